@@ -1,0 +1,7 @@
+"""`python -m shardtool`."""
+
+import sys
+
+from shardtool.cli.app import main
+
+sys.exit(main())

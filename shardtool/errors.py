@@ -1,0 +1,29 @@
+"""The one exception tree. cli.exits turns each class into its exit code; nothing else does.
+
+A message is one line that names the path, what was expected, what was found and what to do.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class ShardtoolError(Exception):
+    """It failed: the line to print says what and what to do."""
+
+
+class UsageError(ShardtoolError):
+    """The words on the command line can't mean anything: wrong, missing or contradicting."""
+
+
+class BusyError(ShardtoolError):
+    """Another shardtool or a running server is in the way; later it may work."""
+
+
+class InterruptedByUserError(ShardtoolError):
+    """Ctrl-C, SIGTERM or SIGHUP arrived; what was under way has been left as documented."""
+
+
+def reason_of(error: OSError) -> str:
+    """Given an OSError, return its reason alone: 'Permission denied', without number or path."""
+    return os.strerror(error.errno) if error.errno else str(error)
