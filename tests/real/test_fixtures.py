@@ -1,0 +1,572 @@
+"""What the builder writes looks like what real servers left, and real engines read it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import tarfile
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures import HAVE_PLYVEL, MARKED_AT, WRITTEN_AT, Column, Node, Row, bulk, demo, raft, wal
+from fixtures.encode import (
+    ID_PREFIX,
+    SERIES_PREFIX,
+    TIME_BIAS,
+    microseconds,
+    new_id,
+    old_id,
+    parse_field_value,
+    read_uvarint,
+    split_value_key,
+)
+from fixtures.engines import Engine, Storage
+from fixtures.migration import left_behind_by_083
+from fixtures.read import Shape, kind_of, layout, pairs, shape, values
+
+CAPTURES = Path(__file__).parents[3] / "shared" / "captures"
+ENGINES: list[Engine] = ["leveldb", "hyperleveldb", "rocksdb", "lmdb"]
+needs_plyvel = pytest.mark.skipif(not HAVE_PLYVEL, reason="plyvel has no wheel for this Python")
+
+
+@pytest.fixture(scope="session")
+def captures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The captures, unpacked."""
+    if not CAPTURES.is_dir():
+        pytest.skip(f"no captures in {CAPTURES}")
+    target = tmp_path_factory.mktemp("captures")
+    for name in ("original-07", "migrated-08"):
+        with tarfile.open(CAPTURES / f"{name}.tar.gz") as archive:
+            archive.extractall(target, filter="tar")  # "data" would change the modes
+    return target
+
+
+def only_kind(found: Shape) -> Shape:
+    """Blank what differs between two shards of one kind."""
+    none: frozenset[Any] = frozenset()
+    return replace(
+        found, series_keys=0, id_keys=0, value_keys=0, last_id=None, ids=none, used_ids=none
+    )
+
+
+def contents(shard: Path, columns: dict[bytes, Column]) -> dict[tuple[Column, int, int], bytes]:
+    """Read a shard's values by column name, time and sequence."""
+    found = {}
+    for key, value in values(shard):
+        column_id, time_us, sequence = split_value_key(key)
+        found[columns[column_id], time_us, sequence] = value
+    return found
+
+
+def old_contents(node: Node, shard_id: int) -> dict[tuple[Column, int, int], bytes]:
+    """Read the values of one of a node's old shards."""
+    shard = node.old[shard_id]
+    return contents(shard.path, {old_id(n): column for column, n in shard.columns.items()})
+
+
+def new_contents(node: Node) -> dict[tuple[Column, int, int], bytes]:
+    """Read the values of all of a node's new shards."""
+    columns = {new_id(number): column for column, number in node.ids.items()}
+    found: dict[tuple[Column, int, int], bytes] = {}
+    for shard in node.new.values():
+        found |= contents(shard.path, columns)
+    return found
+
+
+def replayed_ids(log: Path) -> dict[Column, int]:
+    """Give out column ids as FORMATS.md says that a replay of the raft log does."""
+    ids: dict[Column, int] = {}
+    for entry in raft.read_log(log.read_bytes()):
+        if entry.name == "create_series_field_ids":
+            command = json.loads(entry.command or b"")
+            for series in command["Series"]:
+                for name in series["fields"]:
+                    ids.setdefault(Column(command["Database"], series["name"], name), len(ids) + 1)
+    return ids
+
+
+def replayed_shards(log: Path) -> dict[int, dict[str, Any]]:
+    """Number the shards as a replay of the raft log does."""
+    shards: dict[int, dict[str, Any]] = {}
+    last = 0
+    for entry in raft.read_log(log.read_bytes()):
+        command = json.loads(entry.command) if entry.command else {}
+        if entry.name == "create_shards":
+            for shard in command["Shards"]:
+                last += 1
+                shards[last] = shard
+        elif entry.name == "drop_shard":
+            del shards[command["ShardId"]]
+    return shards
+
+
+# -- like the captures ----------------------------------------------------------------------------
+
+
+def test_an_old_shard_has_the_shape_of_a_real_one(captures: Path, tmp_path: Path) -> None:
+    real = shape(captures / "original-07/db/shard_db/00005")
+    ours = shape(Node(tmp_path / "data").old_shard(5))
+    assert only_kind(ours) == only_kind(real)
+    for one in (ours, real):
+        assert one.other_keys == 0
+        assert one.id_keys == one.last_id == len(one.ids)
+        assert one.used_ids == one.ids
+
+
+@needs_plyvel
+def test_a_marked_shard_of_tables_has_the_shape_of_a_real_one(
+    captures: Path, tmp_path: Path
+) -> None:
+    real = shape(captures / "migrated-08/db/shard_db/00005")
+    ours = shape(Node(tmp_path / "data").old_shard(5, storage="tables", marked_at=MARKED_AT))
+    assert only_kind(ours) == only_kind(real)
+
+
+def test_a_new_shard_has_the_shape_of_a_real_one(captures: Path, tmp_path: Path) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    node.old_shard(1)
+    node.new_shard(2, points=10)
+    real_shards = captures / "migrated-08/db/shard_db_v2"
+    filled = [shape(path) for path in sorted(real_shards.iterdir())]
+    types = frozenset({"string", "double", "bool", "int64"})
+    real = next(one for one in filled if one.value_types == types)
+    assert only_kind(shape(node.new[2].path)) == only_kind(real)
+    assert shape(node.shard_db_v2 / "00001") == shape(real_shards / "00001")
+
+
+@pytest.mark.parametrize(("capture", "version"), [("original-07", "0.7"), ("migrated-08", "0.8")])
+def test_a_node_is_laid_out_as_a_real_one(
+    captures: Path, tmp_path: Path, capture: str, version: Any
+) -> None:
+    node = Node(tmp_path / "data", version=version)
+    node.old_shard(1)
+    node.write_wal(3)
+    real = layout(captures / capture)
+    ours = layout(node.path)
+    logs = {name for name in real if name.endswith(".log") or name == "config-N.N.toml"}
+    assert ours == {name: mode for name, mode in real.items() if name not in logs}
+
+
+def test_the_direct_writer_makes_the_manifest_that_leveldb_makes(
+    captures: Path, tmp_path: Path
+) -> None:
+    ours = Node(tmp_path / "data").old_shard(5)
+    real = captures / "original-07/db/shard_db/00005"
+    for name in ("MANIFEST-000002", "CURRENT", "LOCK"):
+        assert (ours / name).read_bytes() == (real / name).read_bytes()
+
+
+def test_raft_entries_decode_like_real_ones(captures: Path, tmp_path: Path) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    node.old_shard(1)
+    node.migrate(1)
+    forms: list[dict[str, set[str]]] = []
+    for log in (captures / "migrated-08/raft/log", node.raft / "log"):
+        entries = raft.read_log(log.read_bytes())
+        assert [entry.index for entry in entries] == list(range(1, len(entries) + 1))
+        form: dict[str, set[str]] = {}
+        for entry in entries:
+            command = json.loads(entry.command) if entry.command else None
+            form.setdefault(f"{entry.term} {entry.name}", set()).add(skeleton(command))
+        forms.append(form)
+    real, ours = forms
+    del real["0 save_db_user"]
+    assert ours == real
+
+
+def skeleton(value: Any) -> str:
+    """Describe the keys and types of JSON, lists by their first item."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{skeleton(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{skeleton(value[0]) if value else ''}]"
+    return type(value).__name__
+
+
+def test_real_raft_entries_are_encoded_to_the_same_bytes(captures: Path) -> None:
+    data = (captures / "migrated-08/raft/log").read_bytes()
+    again = b"".join(
+        raft.encode_entry(
+            entry.index,
+            entry.term,
+            raft.Command(entry.name, json.loads(entry.command) if entry.command else None),
+        )
+        for entry in raft.read_log(data)
+    )
+    assert again == data
+
+
+def test_real_wal_requests_are_encoded_to_the_same_bytes(captures: Path) -> None:
+    directory = captures / "original-07/wal"
+    data = (directory / "log.1").read_bytes()
+    requests = wal.read_log(data)
+    assert len(requests) == 259
+    assert wal.encode(requests) == (data, (directory / "index.1").read_bytes())
+
+
+def test_like_083_leaves_behind_exactly_what_083_left_behind(captures: Path) -> None:
+    expected = json.loads((CAPTURES / "expected/migrated-08.json").read_text())
+    at = datetime(2026, 11, 24, 16, 19, 56, tzinfo=UTC)
+    for path in sorted((captures / "original-07/db/shard_db").iterdir()):
+        columns = named_columns(path)
+        skips = left_behind_by_083(columns.values(), (), at)
+        lost = Counter(
+            "~".join(column)
+            for column, time_us, _ in contents(path, columns)
+            if skips(column, time_us)
+        )
+        assert lost == expected[path.name]["missing_by_column"], path.name
+
+
+def named_columns(shard: Path) -> dict[bytes, Column]:
+    """Read a real shard's index; its longest series name settles where the column's begins."""
+    index = [(key, value) for key, value in pairs(shard) if kind_of(key) in ("id", "series")]
+    series = [key[8:].decode() for key, _ in index if key.startswith(SERIES_PREFIX)]
+    columns = {}
+    for key, value in index:
+        if key.startswith(ID_PREFIX):
+            name = key[8:].decode()
+            longest = max((one for one in series if name.startswith(f"{one}~")), key=len)
+            database, _, own = longest.partition("~")
+            columns[value] = Column(database, own, name[len(longest) + 1 :])
+    return columns
+
+
+# -- real engines ---------------------------------------------------------------------------------
+
+AWKWARD = [
+    Row("test", "cpu", "value", -1, 1, 0.5),
+    Row("test", "cpu", "value", 0, (1 << 64) - 1, -0.0),
+    Row("test", "cpu", "text", 1, 10_001, ""),
+    Row("test", "cpu", "text", 2, 10_001, "é" * 50_000),
+    Row("test~a", 'b~"c\\', "~", 3, 10_001, True),
+    Row("test", "new\nline", "n", 4, 10_001, -(1 << 63)),
+    Row("sixteen~", "bytes~x", "n", 5, 10_001, 7),
+]
+
+
+def test_exact_rows_come_back_from_an_old_shard(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data")
+    node.old_shard(7, rows=iter(AWKWARD))
+    found = {key: parse_field_value(value) for key, value in old_contents(node, 7).items()}
+    assert found == {(Column(*row[:3]), row.time_us, row.sequence): row.value for row in AWKWARD}
+    assert node.old[7].values == len(AWKWARD)
+
+
+@needs_plyvel
+@pytest.mark.parametrize("points", [0, 1, 3, 20_000])
+def test_plyvel_and_rocksdict_read_the_same_pairs_from_the_log_form(
+    tmp_path: Path, points: int
+) -> None:
+    node = Node(tmp_path / "data")
+    shard = node.old_shard(7, points=points)
+    written = sorted(pairs(shard))
+    assert len(written) == 4 * points + (0 if points == 0 else (1 + 5 * min(points, 2)))
+    assert read_with_plyvel(shard, tmp_path / "copy") == written
+
+
+@needs_plyvel
+def test_plyvel_reads_awkward_rows_from_the_log_form(tmp_path: Path) -> None:
+    shard = Node(tmp_path / "data").old_shard(7, rows=AWKWARD)
+    assert read_with_plyvel(shard, tmp_path / "copy") == list(pairs(shard))
+
+
+def read_with_plyvel(shard: Path, copy: Path) -> list[tuple[bytes, bytes]]:
+    import plyvel
+
+    shutil.copytree(shard, copy)
+    db = plyvel.DB(str(copy), paranoid_checks=True)
+    try:
+        return list(db)
+    finally:
+        db.close()
+
+
+@needs_plyvel
+def test_tables_hold_the_same_pairs_as_a_log(tmp_path: Path) -> None:
+    found = []
+    storages: list[Storage] = ["log", "tables"]
+    for storage in storages:
+        node = Node(tmp_path / storage)
+        shard = node.old_shard(7, points=2000, nulls_every=7, storage=storage)
+        assert node.old[7].storage == storage
+        assert any(shard.glob("*.ldb")) == (storage == "tables")
+        found.append(list(pairs(shard)))
+    assert found[0] == found[1]
+
+
+def test_without_plyvel_tables_become_a_log_and_the_node_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fixtures.engines.HAVE_PLYVEL", False)
+    node = Node(tmp_path / "data")
+    node.old_shard(7, storage="tables")
+    assert node.old[7].storage == "log"
+    assert "no plyvel" in caplog.text
+    assert len(old_contents(node, 7)) == 400
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_holds_the_values_and_the_sentinels(tmp_path: Path, engine: Engine) -> None:
+    node = Node(tmp_path / "data", version="0.8", lmdb_map_size=1 << 20)
+    found = shape(node.new_shard(3, engine, points=50))
+    assert (found.engine, found.value_keys, found.sentinels, found.other_keys) == (
+        engine, 200, 2, 0
+    )  # fmt: skip
+    node.old_shard(1, points=50)
+    node.migrate(1, engine=engine)
+    assert old_contents(node, 1).items() <= new_contents(node).items()
+
+
+def test_reading_changes_nothing(tmp_path: Path) -> None:
+    shard = Node(tmp_path / "data").old_shard(7)
+    before = snapshot(shard)
+    list(pairs(shard))
+    assert snapshot(shard) == before
+
+
+def snapshot(directory: Path) -> dict[str, tuple[bytes, os.stat_result]]:
+    return {
+        path.name: (path.read_bytes() if path.is_file() else b"", unread(path.stat()))
+        for path in (directory, *directory.iterdir())
+    }
+
+
+def unread(status: os.stat_result) -> Any:
+    return status.st_ino, status.st_nlink, status.st_mtime_ns, status.st_ctime_ns, status.st_size
+
+
+# -- the builder ----------------------------------------------------------------------------------
+
+
+def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
+    trees = []
+    for name in ("one", "two"):
+        node = Node(tmp_path / name, version="0.8", seed=3)
+        node.old_shard(7, nulls_every=5)
+        node.migrate(7, lose=2)
+        node.write_wal(5, unflushed=1)
+        trees.append(dict(tree(node.path)))
+    assert trees[0] == trees[1]
+    other = Node(tmp_path / "other", version="0.8", seed=4)
+    other.old_shard(7, nulls_every=5)
+    assert dict(tree(other.path))["db/shard_db/00007/000003.log"] not in [
+        trees[0]["db/shard_db/00007/000003.log"]
+    ]
+
+
+def tree(directory: Path) -> Iterator[tuple[str, tuple[int, int, bytes]]]:
+    for path in directory.rglob("*"):
+        if path.is_file() and path.name != "config.toml":  # it names its own path
+            status = path.stat()
+            content = path.read_bytes()
+            yield str(path.relative_to(directory)), (status.st_mode, status.st_mtime_ns, content)
+
+
+def test_a_marker_is_younger_than_every_file_of_its_shard(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    late = datetime(2020, 1, 1, tzinfo=UTC)
+    for shard_id, written_at in ((1, WRITTEN_AT), (2, late)):
+        shard = node.old_shard(shard_id, written_at=written_at)
+        marker = node.mark(shard_id)
+        assert marker.read_bytes() == b"done.\n"
+        assert stat.S_IMODE(marker.stat().st_mode) == 0o644
+        others = [file for file in shard.iterdir() if file != marker]
+        assert {file.stat().st_mtime_ns for file in others} == {microseconds(written_at) * 1000}
+        assert marker.stat().st_mtime_ns > microseconds(written_at) * 1000
+
+
+def test_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        node = Node(tmp_path / "data", version="0.8")
+        node.old_shard(1)
+        node.mark(1)
+        bulk(tmp_path / "bulk", shards=1, files=10)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(node.shard_db.stat().st_mode) == 0o744
+    for shard in (node.old[1].path, tmp_path / "bulk/db/shard_db/00001"):
+        assert shape(shard).directory_mode == 0o755
+        assert set(shape(shard).files.values()) == {0o644}
+
+
+def test_a_migrated_shard_is_found_again_value_for_value(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    node.old_shard(7, points=1000, databases={"test": ["cpu", "Mem"], "metrics": ["a~b"]})
+    done = node.migrate(7)
+    assert (done.moved, done.lost, done.changed) == (4000, 0, 0)
+    assert old_contents(node, 7) == new_contents(node)
+    assert (node.shard_db / "00007/MIGRATED").read_bytes() == b"done.\n"
+
+
+def test_lost_and_changed_values_are_the_last_ones(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    node.old_shard(7, points=1000)
+    done = node.migrate(7, lose=5, change=3)
+    old, new = old_contents(node, 7), new_contents(node)
+    missing = [key for key in old if key not in new]
+    different = [key for key in new if new[key] != old[key]]
+    assert list(old)[-8:] == different + missing
+    assert (len(missing), len(different)) == (done.lost, done.changed) == (5, 3)
+    assert Counter(column for column, _, _ in missing) == done.lost_columns
+    assert node.old[7].values == done.moved + done.lost
+
+
+def test_raft_gives_out_the_ids_and_numbers_that_are_on_disk(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    for shard_id in (3, 4, 9):
+        node.old_shard(shard_id, databases={"test": ["cpu", "Mem"], "metrics": ["requests"]})
+    node.new_shard(14, points=5, databases={"test": ["Disk"]})
+    node.migrate(9)
+    node.migrate(4)
+    node.old_shard(40)
+    log = node.raft / "log"
+    assert replayed_ids(log) == node.ids
+    shards = replayed_shards(log)
+    assert set(shards) == {3, 4, 9, 40} | set(node.new)
+    for number, shard in node.new.items():
+        assert (shards[number]["Database"], shards[number]["SpaceName"]) == (
+            shard.database,
+            shard.space,
+        )
+        times = [split_value_key(key)[1] for key, _ in values(shard.path)]
+        assert microseconds(shard.start) <= min(times) <= max(times) < microseconds(shard.end)
+
+
+def test_a_dropped_series_gets_new_ids_when_it_comes_again(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    for shard_id in (1, 2):
+        node.old_shard(shard_id, databases={"test": ["cpu"]})
+    node.migrate(2)
+    first = dict(node.ids)
+    node.drop_series("test", "cpu")
+    node.migrate(1)
+    assert sorted(first.values()) == [1, 2, 3, 4]
+    assert sorted(node.ids.values()) == [5, 6, 7, 8]
+    names = [entry.name for entry in raft.read_log((node.raft / "log").read_bytes())]
+    assert names[-3:] == ["create_series_field_ids", "drop_series", "create_series_field_ids"]
+
+
+def test_an_upgrade_turns_a_node_of_07_into_one_of_08(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data")
+    node.old_shard(1)
+    with pytest.raises(ValueError, match=r"0\.8"):
+        node.migrate(1)
+    node.upgrade()
+    assert shape(node.shard_db_v2 / "00001").sentinels == 2
+    node.migrate(1)
+    storage = tomllib.loads(node.config.read_text())["storage"]
+    assert storage["dir"] == str(node.db)
+    assert storage["default-engine"] == "leveldb"
+
+
+def test_the_three_directories_may_lie_apart(tmp_path: Path) -> None:
+    node = Node(
+        tmp_path / "data",
+        db=tmp_path / "a b/db",
+        raft_dir=tmp_path / "c/raft",
+        wal_dir=tmp_path / "d/wal",
+    )
+    node.old_shard(1)
+    node.write_wal(2)
+    config = tomllib.loads(node.config.read_text())
+    for section, below in (("storage", "shard_db/00001"), ("raft", "log"), ("wal", "log.1")):
+        assert (Path(config[section]["dir"]) / below).exists()
+    assert [path.name for path in node.path.iterdir()] == ["config.toml"]
+
+
+def test_the_wal_repeats_what_the_shards_hold_and_then_what_none_holds(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data")
+    node.old_shard(3, nulls_every=2)
+    log = node.write_wal(20, unflushed=3, first=101)
+    held = old_contents(node, 3)
+    requests = wal.read_log(log.read_bytes())
+    assert log.name == "log.101"
+    assert [request.number for request in requests] == list(range(101, 124))
+    nulls = 0
+    for place, request in enumerate(requests):
+        for name, value in zip(request.columns, request.points[0].values, strict=True):
+            point = request.points[0]
+            key = Column(request.database, request.series, name), point.time_us, point.sequence
+            stored = parse_field_value(held[key]) if key in held else None
+            assert stored == (value if place < 20 else None)
+            nulls += value is None
+    assert nulls > 0
+
+
+def test_a_bulk_node_has_shards_of_exactly_so_many_files(tmp_path: Path) -> None:
+    node = bulk(tmp_path / "data", shards=3, files=50, points=10, migrated=True)
+    inodes: set[int] = set()
+    for shard in node.old.values():
+        files = list(shard.path.iterdir())
+        assert len(files) == 50
+        assert all(file.stat().st_nlink == 1 for file in files)
+        inodes.update(file.stat().st_ino for file in files)
+        assert shape(shard.path).value_keys == 40
+        assert old_contents(node, shard.id).items() <= new_contents(node).items()
+    assert len(inodes) == 150
+    assert set(replayed_shards(node.raft / "log")) == {*node.old, *node.new}
+
+
+def test_the_demo_is_in_the_state_that_it_tells(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = demo.build(tmp_path / "data", points=60)
+    assert Counter((one.state, one.lost > 0) for one in told) == {
+        ("marked", False): 7,
+        ("marked", True): 3,
+        ("not migrated", False): 2,
+    }
+    for one in told:
+        found = shape(tmp_path / f"data/db/shard_db/{one.shard_id:05}")
+        assert found.value_keys == one.values
+        assert (found.marker is not None) == (one.state == "marked")
+    assert demo.main([str(tmp_path / "data")]) == 1
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_index_keys_name_database_series_and_column(tmp_path: Path) -> None:
+    shard = Node(tmp_path / "data").old_shard(7, rows=AWKWARD)
+    keys = {key for key, _ in pairs(shard) if kind_of(key) in ("id", "series")}
+    assert keys == {ID_PREFIX + "~".join(row[:3]).encode() for row in AWKWARD} | {
+        SERIES_PREFIX + f"{row.database}~{row.series}".encode() for row in AWKWARD
+    }
+
+
+def test_the_newest_space_that_matches_takes_a_series(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    node.old_shard(7, databases={"test": ["cpu", "Mem"]})
+    node.migrate(7)
+    columns = {new_id(number): column for column, number in node.ids.items()}
+    taken = {
+        (columns[key[:8]].series, shard.space, (shard.end - shard.start).days)
+        for shard in node.new.values()
+        for key, _ in values(shard.path)
+    }
+    assert taken == {("cpu", "short_term", 7), ("Mem", "long_term", 30)}
+
+
+def test_a_new_shard_takes_the_place_of_a_phantom_but_not_of_a_shard(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    node.old_shard(7)
+    assert shape(node.new_shard(7, points=5)).value_keys == 20
+    with pytest.raises(FileExistsError):
+        node.new_shard(7)
+
+
+def test_ids_beyond_one_byte_are_written_as_varints(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data")
+    found = shape(node.old_shard(7, points=400, databases={"test": [f"s{n}" for n in range(80)]}))
+    assert found.last_id == 320
+    assert {read_uvarint(one)[0] for one in found.used_ids} == set(range(1, 321))
+    assert all(time >= -TIME_BIAS for _, time, _ in old_contents(node, 7))
