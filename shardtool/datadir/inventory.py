@@ -1,0 +1,265 @@
+"""Scan both sides of a data directory: every entry of shard_db and of shard_db_v2, as facts."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from shardtool.datadir.holders import Holders, OpenFile, find_holders
+from shardtool.datadir.layout import Layout
+from shardtool.datadir.marker import MARKER, Marker, read_marker
+from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened
+from shardtool.disk.locks import Lock, LockState, look_at_lock
+from shardtool.disk.mounts import mount_points, mounts_at_or_below
+from shardtool.disk.parallel import Pending
+from shardtool.disk.tree import BLOCK, Tree, measure
+from shardtool.errors import reason_of
+
+# FORMATS.md, "db/shard_db_v2/NNNNN": the `type` file's possible content; none means leveldb.
+ENGINES = ("leveldb", "rocksdb", "hyperleveldb", "lmdb")
+
+# FORMATS.md, "db/shard_db/NNNNN": the files of a LevelDB, and the marker.
+_TABLES_AND_LOGS = (".ldb", ".sst", ".log")
+_SINGLE_FILES = re.compile(r"CURRENT|LOCK|LOG|LOG\.old|MANIFEST-\d+|\d+\.dbtmp|" + MARKER)
+
+
+def is_shard_name(name: str) -> bool:
+    """Given a name, say whether the server would write it for a shard: `%.5d` of its number.
+
+    Example: '00027', '123456' are; '27', '0027', '000027', 'lost+found' are not.
+    """
+    return name.isascii() and name.isdigit() and f"{int(name[:20]):05d}" == name
+
+
+@dataclass(frozen=True)
+class OldShard:
+    """One entry of shard_db, whatever it is. Facts only; datadir.verdict judges them.
+
+    Args:
+        name: its name, undecodable bytes as surrogates.
+        kind: 'directory', 'symlink', 'file' or 'special' (socket, FIFO, device).
+        marker: what stands under the marker's name.
+        tree: what is in it; empty for what is no directory.
+        has_database: a CURRENT is there, without which there is no LevelDB.
+        foreign: names at the top that no LevelDB writes.
+        lock: LevelDB's LOCK as other processes hold it.
+        open_files: what other processes have open in it.
+        open_files_known: False where some process could not be looked into.
+        mounts: what is mounted at it or below it.
+        error: the system's reason where the entry itself could not be read, else empty.
+    """
+
+    name: str
+    kind: str = "directory"
+    marker: Marker = Marker()
+    tree: Tree = Tree()
+    has_database: bool = False
+    foreign: tuple[str, ...] = ()
+    lock: LockState = LockState(Lock.FREE)
+    open_files: tuple[OpenFile, ...] = ()
+    open_files_known: bool = True
+    mounts: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class NewShard:
+    """One entry of shard_db_v2.
+
+    Args:
+        name: its name.
+        engine: one of ENGINES; 'unknown' where `type` says something else or can't be read.
+        tree: what is in it; empty for what is no directory.
+        lock: its LOCK as a running server holds it.
+        error: the system's reason where it could not be read, else empty.
+    """
+
+    name: str
+    engine: str = "unknown"
+    tree: Tree = Tree()
+    lock: LockState = LockState(Lock.FREE)
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class FileSystem:
+    """Room on the file system of the old shards, in bytes; what root alone may use is not free."""
+
+    total_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Everything that is in a node's db, at one moment.
+
+    Args:
+        old: the entries of shard_db by name; None where there is no shard_db.
+        new: the entries of shard_db_v2 by name; None where there is no shard_db_v2.
+        file_system: the one that the old shards lie on.
+        holders: who has what open.
+    """
+
+    old: tuple[OldShard, ...] | None
+    new: tuple[NewShard, ...] | None
+    file_system: FileSystem
+    holders: Holders
+
+
+def take_inventory(layout: Layout, *, fingerprints: bool = False) -> Inventory:
+    """Scan both sides of `layout` and who has what open. Nothing is changed or locked.
+
+    Args:
+        layout: the node.
+        fingerprints: take each old shard's fingerprint too (prune needs them).
+
+    Raises:
+        OSError: shard_db or shard_db_v2 is there but can't be listed.
+        ShardtoolError: a scanning process died.
+    """
+    old_names, new_names = _entries(layout.old_shards), _entries(layout.new_shards)
+    # The children start before anything else: while they scan, this process looks for holders.
+    old = Pending(
+        lambda name: scan_old_shard(layout.old_shards, name, fingerprint=fingerprints),
+        old_names or [],
+    )
+    new = Pending(lambda name: _scan_new_shard(layout.new_shards, name), new_names or [])
+    try:
+        holders = find_holders([layout.db, layout.raft, layout.wal])
+        mounts = mount_points()
+        scanned = old.answers()
+        return Inventory(
+            None if old_names is None else tuple(
+                with_others(shard, layout.old_shards, holders, mounts)
+                for shard in scanned
+                if shard is not None
+            ),
+            None if new_names is None else tuple(s for s in new.answers() if s is not None),
+            file_system_at(layout.old_shards if old_names is not None else layout.anchor),
+            holders,
+        )
+    finally:
+        old.stop()
+        new.stop()
+
+
+def _entries(directory: Path) -> list[str] | None:
+    try:
+        return sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return None
+
+
+def file_system_at(path: Path) -> FileSystem:
+    """Return the room on the file system that `path` lies on.
+
+    Raises:
+        OSError: the path can't be looked at.
+    """
+    room = os.statvfs(path)
+    return FileSystem(room.f_blocks * room.f_frsize, room.f_bavail * room.f_frsize)
+
+
+def scan_old_shard(directory: Path, name: str, *, fingerprint: bool) -> OldShard | None:
+    """Take the facts of one entry of shard_db that need no look at other processes.
+
+    Args:
+        directory: shard_db.
+        name: the entry.
+        fingerprint: take its fingerprint too.
+
+    Returns:
+        The facts, or None where it is not there any more. It raises nothing: an entry that
+        can't be read is one with an error.
+    """
+    try:
+        kind, entry = _kind_of(directory / name)
+        if kind != "directory":
+            size = entry.st_blocks * BLOCK
+            length = entry.st_size if kind == "file" else 0
+            alone = Tree(entry.st_ino, 1, 0, length, size, 0, entry.st_mtime_ns)
+            return OldShard(name, kind, tree=alone)
+        with opened(directory / name, READ_DIRECTORY_ITSELF) as shard:
+            marker = read_marker(shard)
+            tree = measure(
+                shard, newer_than_ns=marker.written_at_ns, keep=_no_table, fingerprint=fingerprint
+            )
+            lock = look_at_lock("LOCK", dir_fd=shard)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return OldShard(name, error=reason_of(error))
+    foreign = tuple(sorted(n for n in tree.names if not _SINGLE_FILES.fullmatch(n)))
+    return OldShard(
+        name,
+        marker=marker,
+        tree=replace(tree, names=()),
+        has_database="CURRENT" in tree.names,
+        foreign=foreign,
+        lock=lock,
+    )
+
+
+def _kind_of(path: Path) -> tuple[str, os.stat_result]:
+    entry = path.lstat()
+    if stat.S_ISDIR(entry.st_mode):
+        return "directory", entry
+    if stat.S_ISLNK(entry.st_mode):
+        return "symlink", entry
+    return ("file" if stat.S_ISREG(entry.st_mode) else "special"), entry
+
+
+def _no_table(names: list[str]) -> list[str]:
+    """Given names, return those that are no table and no log of a LevelDB.
+
+    Plain slices instead of a pattern: this runs for every file of every shard.
+    """
+    return [n for n in names if not (n[-4:] in _TABLES_AND_LOGS and n[:-4].isdigit())]
+
+
+def with_others(
+    shard: OldShard, directory: Path, holders: Holders, mounts: frozenset[str]
+) -> OldShard:
+    """Given a scanned shard, return it with what other processes and mounts have to do with it.
+
+    Args:
+        shard: as scan_old_shard made it.
+        directory: shard_db.
+        holders: who has what open, looked for below shard_db's db at least.
+        mounts: all mount points.
+    """
+    path = Path(os.path.realpath(directory)) / shard.name
+    inside = shard.kind == "directory"
+    return replace(
+        shard,
+        open_files=holders.below(path) if inside and holders.files else (),
+        open_files_known=not holders.unseen,
+        mounts=mounts_at_or_below(path, mounts),
+    )
+
+
+def _scan_new_shard(directory: Path, name: str) -> NewShard | None:
+    try:
+        with opened(directory / name, READ_DIRECTORY_ITSELF) as shard:
+            lock = look_at_lock("LOCK", dir_fd=shard)
+            return NewShard(name, _engine(shard), measure(shard), lock)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return NewShard(name, error=reason_of(error))
+
+
+def _engine(shard: int) -> str:
+    """Return the engine that the `type` file names (FORMATS.md, "db/shard_db_v2/NNNNN")."""
+    try:
+        with opened("type", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=shard) as file:
+            content = os.read(file, 64)
+    except FileNotFoundError:
+        return "leveldb"
+    except OSError:
+        return "unknown"
+    engine = content.decode("ascii", errors="replace")
+    return engine if engine in ENGINES else "unknown"

@@ -1,0 +1,205 @@
+"""Find a node's directories: db, raft and wal, which may lie apart, and its config.toml."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from shardtool.errors import ShardtoolError, UsageError, reason_of
+
+# Where the packages of 0.7 and 0.8 put things (FORMATS.md, "Where things are").
+PACKAGED_DATA = Path("/opt/influxdb/shared/data")
+OLD_SHARDS = "shard_db"
+NEW_SHARDS = "shard_db_v2"
+OWN = ".shardtool"
+
+_MOST_CONFIG_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One node's directories on this machine.
+
+    Args:
+        db: holds shard_db and shard_db_v2; may be missing.
+        raft: the metastore's log and snapshots.
+        wal: the write-ahead log.
+        config: InfluxDB's own config.toml, where it was found.
+        name: what the operator called the directory, for messages and headings.
+    """
+
+    db: Path
+    raft: Path
+    wal: Path
+    config: Path | None
+    name: str
+
+    @property
+    def old_shards(self) -> Path:
+        """The directory of the 0.7 shards; it may be a link, which is followed."""
+        return self.db / OLD_SHARDS
+
+    @property
+    def new_shards(self) -> Path:
+        """The directory of the 0.8 shards; it may be a link, which is followed."""
+        return self.db / NEW_SHARDS
+
+    @property
+    def own(self) -> Path:
+        """Where shardtool keeps its journal and trash; 0.8 reads nothing of it."""
+        return self.db / OWN
+
+    @property
+    def anchor(self) -> Path:
+        """The first of db, raft and wal that is there: its lock makes this the only shardtool on
+        the node, and its file system stands for the node's where there are no shards."""
+        return next(path for path in (self.db, self.raft, self.wal) if path.is_dir())
+
+    @property
+    def snapshots(self) -> Path:
+        """Where snapshots go unless the operator says otherwise."""
+        return self.raft.parent / "snapshots"
+
+
+def find_layout(data: str | None, config: str | None, environment: dict[str, str]) -> Layout:
+    """Find the node that the operator means: --data, --influx-config, SHARDTOOL_DATA, default.
+
+    Args:
+        data: --data's directory, holding db/, raft/ and wal/, or None.
+        config: --influx-config's file, or None.
+        environment: the process's environment.
+
+    Raises:
+        UsageError: both were given.
+        ShardtoolError: the directory or the file is not there, can't be read or is no
+            InfluxDB's.
+    """
+    if data is not None and config is not None:
+        raise UsageError("--data and --influx-config name the same thing twice; give one of them")
+    if config is not None:
+        return _from_config(Path(config))
+    named = data or environment.get("SHARDTOOL_DATA") or ""
+    if named:
+        return _from_directory(Path(named))
+    if not PACKAGED_DATA.is_dir():
+        raise ShardtoolError(
+            f"{PACKAGED_DATA}: expected InfluxDB's data directory (the packages' default), "
+            "found nothing there; name yours with --data DIR, --influx-config FILE "
+            "or SHARDTOOL_DATA"
+        )
+    return _from_directory(PACKAGED_DATA)
+
+
+def _from_directory(root: Path) -> Layout:
+    expected = "expected a directory with db/, raft/ and wal/"
+    try:
+        os.listdir(root)
+    except OSError as error:
+        raise ShardtoolError(
+            f"{root}: {expected}, found: {reason_of(error)}; check --data"
+        ) from None
+    if not any((root / name).is_dir() for name in ("db", "raft", "wal")):
+        raise ShardtoolError(
+            f"{root}: {expected}, found none of them; "
+            "check --data, or use --influx-config where the three lie apart"
+        )
+    root = root.absolute()
+    layout = Layout(root / "db", root / "raft", root / "wal", None, str(root))
+    _check_db(layout)
+    candidates = (root / "config.toml", root.parent / "config.toml")
+    config = next((path for path in candidates if _is_of(path, root)), None)
+    return replace(layout, config=config)
+
+
+def _is_of(config: Path, root: Path) -> bool:
+    """Say whether `config` is the config.toml of the node at `root`.
+
+    One inside the data directory is; the packages' own lies beside `data`, and there it must
+    name the directory, or it is some other program's.
+    """
+    if not config.is_file():
+        return False
+    if config.parent == root:
+        return True
+    try:
+        return _from_config(config).raft == root / "raft"
+    except ShardtoolError:
+        return False
+
+
+def _from_config(path: Path) -> Layout:
+    import tomllib  # most runs read no config, and start-up counts
+
+    expected = "expected InfluxDB's config.toml"
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MOST_CONFIG_BYTES + 1)
+        if len(text) > _MOST_CONFIG_BYTES:
+            raise ShardtoolError(f"{path}: {expected}, found a file of over 1 MiB; check the name")
+        content = tomllib.loads(text.decode("utf-8"))
+    except OSError as error:
+        raise ShardtoolError(
+            f"{path}: {expected}, found: {reason_of(error)}; check --influx-config"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ShardtoolError(
+            f"{path}: {expected}, found bytes that are no UTF-8 at offset {error.start}; "
+            "name the directories with --data"
+        ) from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ShardtoolError(
+            f"{path}: {expected}, found no TOML: {error}; "
+            "correct it, or name the directories with --data"
+        ) from None
+    layout = Layout(
+        _directory(path, content, "storage"),
+        _directory(path, content, "raft"),
+        _directory(path, content, "wal"),
+        path.absolute(),
+        str(path),
+    )
+    if not any(directory.is_dir() for directory in (layout.db, layout.raft, layout.wal)):
+        raise ShardtoolError(
+            f"{path}: expected the directories that it names to be here, found none of "
+            f"{layout.db}, {layout.raft}, {layout.wal}; is this the machine, is the disk mounted?"
+        )
+    _check_db(layout)
+    return layout
+
+
+def _directory(path: Path, content: dict[str, object], section: str) -> Path:
+    table = content.get(section)
+    value = table.get("dir") if isinstance(table, dict) else None
+    if not isinstance(value, str) or not value:
+        raise ShardtoolError(
+            f"{path}: expected a [{section}] section with dir = \"...\", found none; "
+            "name the directories with --data"
+        )
+    directory = Path(value)
+    if not directory.is_absolute():
+        raise ShardtoolError(
+            f"{path}: expected an absolute path for [{section}] dir, found {value!r}, which only "
+            "the server's own working directory completes; name the directories with --data"
+        )
+    return directory
+
+
+def _check_db(layout: Layout) -> None:
+    """Refuse what stands in db's place and is no directory; a missing db is fine.
+
+    Raises:
+        ShardtoolError: db, shard_db or shard_db_v2 is a file or a link that leads nowhere.
+    """
+    for path in (layout.db, layout.old_shards, layout.new_shards):
+        try:
+            is_missing = not path.is_dir() and not (path.exists() or path.is_symlink())
+            if path.is_dir() or is_missing:
+                continue
+        except OSError as error:
+            raise ShardtoolError(
+                f"{path}: expected a directory, found: {reason_of(error)}; "
+                "run this as the server's user or as root"
+            ) from None
+        kind = "a link that leads nowhere" if path.is_symlink() else "something that is none"
+        raise ShardtoolError(f"{path}: expected a directory, found {kind}; check the path")

@@ -1,0 +1,94 @@
+"""Writes that survive a power cut, and names that appear only when their content is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+READ_DIRECTORY_ITSELF = READ_DIRECTORY | os.O_NOFOLLOW
+
+
+@contextlib.contextmanager
+def opened(path: Path | str, flags: int, *, dir_fd: int | None = None) -> Iterator[int]:
+    """Open `path` with os.open `flags`, yield the descriptor, close it; what it creates is 0644.
+
+    Raises:
+        OSError: as os.open does.
+    """
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644, dir_fd=dir_fd)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in directory `path` durable (fsync of the directory).
+
+    Raises:
+        OSError: the directory can't be opened or synced.
+    """
+    with opened(path, READ_DIRECTORY) as descriptor:
+        os.fsync(descriptor)
+
+
+def write_all(descriptor: int, content: bytes | memoryview) -> None:
+    """Write all of `content` to `descriptor`, however many calls that takes.
+
+    Raises:
+        OSError: a write failed; part of the content may be on disk.
+    """
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def write_new_file(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Create `path` with `content` and sync the file; its directory is the caller's to sync.
+
+    Raises:
+        FileExistsError: something has that name already.
+        OSError: it could not be written.
+    """
+    with opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW) as descriptor:
+        write_all(descriptor, content)
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+
+
+def make_directories(path: Path, *, like: Path, mode: int = 0o755) -> None:
+    """Create `path` and what is missing above it, each synced, owned as `like` is owned.
+
+    The owner matters when root runs this over the files of the server's own user: what root
+    made, that user must be able to read and remove.
+
+    Raises:
+        OSError: one of them could not be made, or something else has its name.
+    """
+    missing = []
+    at = path
+    while not at.is_dir():
+        missing.append(at)
+        at = at.parent
+    for directory in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(mode)
+            give_to_owner_of(like, directory)
+        if directory.is_symlink() or not directory.is_dir():
+            raise NotADirectoryError(20, os.strerror(20), str(directory))
+        sync_directory(directory)
+        sync_directory(directory.parent)
+
+
+def give_to_owner_of(like: Path, path: Path) -> None:
+    """Give `path` the owner and group of `like`, where we run as root and they differ.
+
+    Raises:
+        OSError: either could not be looked at, or the owner could not be set.
+    """
+    if os.geteuid() == 0:
+        wanted = like.stat()
+        os.chown(path, wanted.st_uid, wanted.st_gid, follow_symlinks=False)
