@@ -1,0 +1,141 @@
+"""The entry point: find the command, run it, turn whatever happens into an exit code.
+
+argparse, and command modules imported only when they are called: the whole `shardtool status`
+is measured against `du -s`, and typer's import alone takes a seventh of that time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any, NoReturn
+
+from shardtool import __version__
+from shardtool.cli import exits, options
+from shardtool.cli.output import Output, safe
+from shardtool.errors import InterruptedByUserError, ShardtoolError, UsageError, reason_of
+
+# Each is a module of this package with DESCRIPTION, EPILOG, add_arguments(parser) and
+# run(args, out) -> exit code. The words here are what `shardtool --help` shows.
+COMMANDS = {
+    "status": "where am I, what is next, what could I get back",
+    "backup": "copy raft, wal and config.toml into a verified snapshot",
+    "snapshots": "list snapshots, or read them again and verify them",
+    "restore": "put a snapshot's raft and wal back, or elsewhere",
+    "forget": "remove old snapshots, never the last verified one",
+    "prune": "delete old shards that the new storage has",
+    "history": "what was done, when, on what evidence",
+}
+
+DESCRIPTION = """\
+Takes an InfluxDB node from 0.7 to 0.8 and gives the disk back without losing a
+value.
+
+0.8 copies each old shard (db/shard_db) into new ones (db/shard_db_v2), writes a
+MIGRATED file into the old one and leaves it on disk. That file does not say
+that the data is safe: on real directories half of the marked shards held values
+that exist nowhere else."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse's, with errors of one line and help that keeps our line breaks."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(
+            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def main() -> int:
+    """Run the command that sys.argv asks for and return its exit code; never raise."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        code = _run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read us has gone (`shardtool status | head`); the interpreter must not try to
+        # flush what nobody wants when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.FAILED
+    except ShardtoolError as error:
+        return _tell(str(error), exits.code_of(error))
+    except KeyboardInterrupt:
+        return _tell("interrupted", exits.INTERRUPTED)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _tell(f"{where}{reason_of(error)}", exits.FAILED)
+    except Exception as error:  # an operator gets a line, not a traceback
+        if os.environ.get("SHARDTOOL_DEBUG"):
+            raise
+        return _tell(
+            f"a mistake in shardtool itself, nothing was done after it: {error!r}; "
+            "run it again with SHARDTOOL_DEBUG=1 and report what it prints",
+            exits.FAILED,
+        )
+    return code
+
+
+def _run(argv: list[str]) -> int:
+    parser = _whole_parser()
+    args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return exits.USAGE
+    if args.command not in COMMANDS:
+        raise UsageError(_no_such_command(args.command))
+    module = importlib.import_module(f"shardtool.cli.{args.command}")
+    command = _Parser(
+        prog=f"shardtool {args.command}", description=module.DESCRIPTION, epilog=module.EPILOG
+    )
+    module.add_arguments(command)
+    options.add_common(command, default=argparse.SUPPRESS)
+    command.parse_args(args.rest, namespace=args)
+    code: int = module.run(args, Output(as_json=bool(args.json), quiet=bool(args.quiet)))
+    return code
+
+
+def _whole_parser() -> _Parser:
+    listed = "\n".join(f"  {name:<10} {words}" for name, words in COMMANDS.items())
+    parser = _Parser(
+        prog="shardtool",
+        usage="shardtool [--data DIR | --influx-config FILE] COMMAND ...",
+        description=DESCRIPTION,
+        epilog=f"commands (each has its own --help):\n{listed}\n\n{exits.TABLE}",
+    )
+    parser.add_argument("command", nargs="?", metavar="COMMAND", help="one of those below")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parser.add_argument("--version", action="version", version=f"shardtool {__version__}")
+    options.add_common(parser, default=None)
+    return parser
+
+
+def _no_such_command(name: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, COMMANDS, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+    return f"there is no command {name!r}; {hint}"
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise InterruptedByUserError(f"interrupted by {signal.Signals(number).name}")
+
+
+def _tell(text: str, code: int) -> int:
+    print(f"shardtool: {safe(text)}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

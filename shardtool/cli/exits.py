@@ -1,0 +1,33 @@
+"""The exit codes, and the one place where an error becomes one."""
+
+from __future__ import annotations
+
+from shardtool.errors import BusyError, InterruptedByUserError, ShardtoolError, UsageError
+
+DONE = 0
+FAILED = 1
+USAGE = 2
+ATTENTION = 3  # done, but something is not as it should be
+BUSY = 4
+INTERRUPTED = 130
+
+TABLE = """\
+exit codes:
+  0    done, or nothing to do
+  1    it failed
+  2    wrong usage
+  3    done, but something is not as it should be: a marked shard was kept,
+       a shard is suspect or unreadable, a snapshot is damaged
+  4    busy: another shardtool or a running server is in the way
+  130  interrupted"""
+
+
+def code_of(error: ShardtoolError) -> int:
+    """Given an error, return the exit code that is documented for it."""
+    if isinstance(error, UsageError):
+        return USAGE
+    if isinstance(error, BusyError):
+        return BUSY
+    if isinstance(error, InterruptedByUserError):
+        return INTERRUPTED
+    return FAILED

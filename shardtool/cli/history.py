@@ -1,0 +1,88 @@
+"""`shardtool history`: what was done to this node, when, on what evidence."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from shardtool.cli import exits
+from shardtool.cli.output import Output, plural, safe, size
+from shardtool.datadir.layout import find_layout
+from shardtool.journal import History, Journal
+
+DESCRIPTION = """\
+Shows the journal of a data directory: each deletion, restore and forget, with
+its time and its evidence. The journal is db/.shardtool/journal, one JSON object
+a line, only ever appended to."""
+
+EPILOG = """\
+events of a prune, in their order: intent (about to be renamed out of shard_db),
+renamed (in the trash, whole), deleted (gone). kept: it changed after the plan.
+failed: the error says where the shard is. finished, put-back: what a later
+prune did about one that was interrupted. Times are UTC."""
+
+_STYLES = {"deleted": "good", "finished": "good", "failed": "bad", "kept": "wait"}
+_SHOWN = ("evidence", "freed_bytes", "reasons", "error", "snapshot", "path")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what only this command takes."""
+    parser.add_argument("--all", action="store_true", help="intents and renames too")
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Show the journal; exit code 3 where lines of it can't be read."""
+    layout = find_layout(args.data, args.influx_config, dict(os.environ))
+    journal = Journal(layout)
+    history = journal.read()
+    out.document("history", {"events": list(history.records), "damaged": list(history.damaged)})
+    if out.quiet:
+        out.line(plural(len(history.records), "record"))
+    else:
+        _show(history, args.all, out)
+    if history.damaged:
+        out.warn(
+            f"{journal.path}: expected JSON lines, found {plural(len(history.damaged), 'line')} "
+            f"that can't be read (first: line {history.damaged[0]}); torn by a crash, or edited"
+        )
+        return exits.ATTENTION
+    return exits.DONE
+
+
+def _show(history: History, everything: bool, out: Output) -> None:
+    # A completed step speaks for the two before it; an intent that nothing followed is shown.
+    followed = {(r.get("run"), r.get("shard")) for r in history.records if _is_end(r)}
+    rows = [
+        (
+            safe(str(record.get("time", "-"))[:19].replace("T", " ")),
+            safe(str(record["event"])),
+            safe(str(record.get("shard", "-"))),
+            _detail(record),
+        )
+        for record in history.records
+        if everything or _is_end(record) or (record.get("run"), record.get("shard")) not in followed
+    ]
+    if not rows:
+        out.line("nothing was done here yet")
+        return
+    out.table(("TIME", "EVENT", "SHARD", "DETAIL"), rows)
+
+
+def _is_end(record: dict[str, Any]) -> bool:
+    return record["event"] not in ("intent", "renamed")
+
+
+def _detail(record: dict[str, Any]) -> str:
+    parts = []
+    for key in _SHOWN:
+        value = record.get(key)
+        if value is None:
+            continue
+        if key == "freed_bytes" and isinstance(value, int):
+            parts.append(f"freed {size(value)}")
+        elif isinstance(value, list):
+            parts.append(", ".join(str(item) for item in value))
+        else:
+            parts.append(f"{key} {value}" if key in ("evidence", "snapshot") else str(value))
+    return safe("; ".join(parts))

@@ -1,0 +1,121 @@
+"""Options that several commands share, and the readers of their values."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+
+from shardtool.cli.output import Output, plural, size
+from shardtool.errors import UsageError
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE)
+_PART = re.compile(r"(\d+)([wdhms])")
+_SECONDS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def add_common(parser: argparse.ArgumentParser, *, default: object) -> None:
+    """Add what every command takes, before its name or after it.
+
+    Args:
+        parser: of the whole program (default None) or of a command.
+        default: argparse.SUPPRESS for a command, so that what stood before its name holds.
+    """
+    group = parser.add_argument_group("common options")
+    group.add_argument(
+        "--data",
+        metavar="DIR",
+        default=default,
+        help="InfluxDB's data directory, holding db/, raft/ and wal/ "
+        "(default: $SHARDTOOL_DATA, else /opt/influxdb/shared/data)",
+    )
+    group.add_argument(
+        "--influx-config",
+        metavar="FILE",
+        default=default,
+        help="find the three directories in InfluxDB's own config.toml instead",
+    )
+    group.add_argument(
+        "--json",
+        action="store_true",
+        default=default,
+        help="print one JSON document on stdout",
+    )
+    group.add_argument(
+        "--quiet",
+        "-q",
+        action="store_true",
+        default=default,
+        help="print a line at the most",
+    )
+
+
+def add_yes(parser: argparse.ArgumentParser) -> None:
+    """Add --yes, which stands for the answer that a terminal would be asked for."""
+    parser.add_argument(
+        "--yes", action="store_true", help="don't ask; needed where there is no terminal"
+    )
+
+
+def confirmed(out: Output, question: str, *, yes: bool) -> bool:
+    """Ask on the terminal whether to go on; only the whole word `yes` is one.
+
+    Args:
+        out: shows the question.
+        question: what would be done, with count and bytes.
+        yes: --yes was given, so nothing is asked.
+
+    Raises:
+        UsageError: there is no terminal to ask on and no --yes.
+    """
+    if yes:
+        return True
+    if not sys.stdin.isatty() or out.as_json:
+        raise UsageError(f"{question} There is no terminal to ask on: say --yes to do it")
+    print(f"{question} Type yes to go on: ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip() == "yes"
+
+
+def bytes_of(text: str) -> int:
+    """Given a size as people write it ('100G', '1.5T', '4096'), return its bytes.
+
+    Units are powers of 1024, as in du -h and df -h.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise argparse.ArgumentTypeError(f"expected a size such as 100G or 500M, found {text!r}")
+    power = "KMGTP".index(match[2].upper()) + 1 if match[2] else 0
+    return int(float(match[1]) * 1024**power)
+
+
+def seconds_of(text: str) -> int:
+    """Given a duration as people write it ('7d', '12h', '1w2d', '90s'), return its seconds.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    parts = _PART.findall(text.strip())
+    if not parts or "".join(f"{n}{unit}" for n, unit in parts) != text.strip():
+        raise argparse.ArgumentTypeError(
+            f"expected a duration such as 7d, 12h or 1w (units w d h m s), found {text!r}"
+        )
+    return sum(int(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def count_of(text: str) -> int:
+    """Given a whole number from 1 on, return it.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not text.isascii() or not text.isdigit() or int(text[:10]) < 1 or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
+    return int(text)
+
+
+def amount(count: int, noun: str, total_bytes: int) -> str:
+    """Return '4 shards (1.2M)', the one way in which counts and bytes stand together."""
+    return f"{plural(count, noun)} ({size(total_bytes)})"

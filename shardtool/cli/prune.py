@@ -1,0 +1,268 @@
+"""`shardtool prune`: delete old shards, on evidence, or say why not."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from shardtool.cli import exits
+from shardtool.cli.options import add_yes, amount, bytes_of, confirmed, seconds_of
+from shardtool.cli.output import Output, iso, moment, plural, safe, size, unseen
+from shardtool.cli.progress import Progress
+from shardtool.datadir.inventory import Inventory, take_inventory
+from shardtool.datadir.layout import Layout, find_layout
+from shardtool.datadir.verdict import Reason, judge_all
+from shardtool.disk.locks import exclusive
+from shardtool.errors import InterruptedByUserError, ShardtoolError
+from shardtool.journal import Journal
+from shardtool.prune.execute import Outcome, execute
+from shardtool.prune.plan import Plan, make_plan
+from shardtool.prune.policy import Policy
+from shardtool.prune.trash import leftovers, trash_of
+
+DESCRIPTION = """\
+Deletes old shards on evidence and keeps the others, saying why. The marker that
+0.8 writes is not evidence: half of the marked shards of real directories held
+values that exist nowhere else. A shard leaves by one rename into
+db/.shardtool/trash, written to the journal before and after; a kill at any
+moment loses nothing, and the next prune finishes what one left behind."""
+
+EPILOG = """\
+examples:
+  shardtool prune --dry-run                 what would go and what stays, and why
+  shardtool prune --trust marker --dry-run  the same by the vendor's own rule
+  shardtool prune --trust marker --older-than 7d --yes 00012 00013
+
+Exit code 3 if a marked, suspect or unreadable shard was kept for more than
+--older-than or --until-free; 1 if a deletion failed; 4 if another shardtool
+is at work on the directory."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what only this command takes."""
+    parser.add_argument(
+        "shards", nargs="*", metavar="SHARD", help="numbers of old shards (default: all)"
+    )
+    parser.add_argument("--dry-run", "-n", action="store_true", help="print the plan, do nothing")
+    add_yes(parser)
+    parser.add_argument(
+        "--trust",
+        choices=["marker"],
+        help="take a sound marker for evidence, as the vendor's guide does; "
+        "the structural checks hold all the same",
+    )
+    parser.add_argument(
+        "--older-than",
+        type=seconds_of,
+        metavar="TIME",
+        help="keep what was marked more recently, such as 7d",
+    )
+    parser.add_argument(
+        "--until-free",
+        type=bytes_of,
+        metavar="SIZE",
+        help="oldest marker first, until the file system has SIZE free, such as 100G",
+    )
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Make the plan, show it, and execute it unless this is a dry run."""
+    layout = find_layout(args.data, args.influx_config, dict(os.environ))
+    if args.dry_run:
+        plan = _plan(args, layout, out)
+        out.document("prune", _document(plan, args.dry_run, None))
+        _show_plan(plan, out, "would delete")
+        return _code(plan)
+    with exclusive(layout.anchor, purpose="data directory"):
+        plan = _plan(args, layout, out)
+        if not plan.delete and not plan.finish:
+            out.document("prune", _document(plan, args.dry_run, Outcome()))
+            _show_plan(plan, out, "delete")
+            return _code(plan)
+        _show_plan(plan, out, "delete")
+        if not confirmed(out, _question(plan), yes=args.yes):
+            out.warn("nothing was deleted")
+            return exits.FAILED
+        outcome = Outcome()
+        try:
+            files = sum(d.judged.shard.tree.files for d in plan.delete)
+            files += sum(left.files for left in plan.finish)
+            with Progress("deleting", files, unit="files", out=out) as progress:
+                execute(plan, layout, outcome, progress.advance)
+        except (KeyboardInterrupt, InterruptedByUserError):
+            _show_outcome(plan, outcome, out)
+            raise InterruptedByUserError(
+                "interrupted; every shard is whole in its place or in the trash, "
+                "and the next prune finishes what is in the trash"
+            ) from None
+        out.document("prune", _document(plan, args.dry_run, outcome))
+        _show_outcome(plan, outcome, out)
+        return exits.FAILED if outcome.failed else _code(plan, outcome)
+
+
+def _plan(args: argparse.Namespace, layout: Layout, out: Output) -> Plan:
+    inventory = take_inventory(layout, fingerprints=True)
+    if inventory.holders.unseen and not out.quiet:
+        out.line(unseen(inventory.holders.unseen) + "; locks on shards are seen")
+    policy = Policy(
+        trust_marker=args.trust == "marker",
+        older_than=args.older_than,
+        until_free=args.until_free,
+        only=_named(args.shards, inventory, layout),
+    )
+    return make_plan(
+        judge_all(inventory),
+        policy,
+        leftovers(trash_of(layout), Journal(layout).read()),
+        free_bytes=inventory.file_system.free_bytes,
+        now_ns=time.time_ns(),
+    )
+
+
+def _named(shards: list[str], inventory: Inventory, layout: Layout) -> frozenset[str] | None:
+    """Return the names of the shards that the operator named; 7 stands for 00007."""
+    if not shards:
+        return None
+    present = {shard.name for shard in inventory.old or ()}
+    named = set()
+    for text in shards:
+        name = text.zfill(5) if text.isascii() and text.isdigit() else text
+        if name not in present:
+            raise ShardtoolError(
+                f"{layout.old_shards / name}: expected an old shard of that number, "
+                "found none; see shardtool status"
+            )
+        named.add(name)
+    return frozenset(named)
+
+
+def _code(plan: Plan, outcome: Outcome | None = None) -> int:
+    changed = [reasons for _, reasons in outcome.kept] if outcome else []
+    unwished = any(reason.word != "enough-free" for reasons in changed for reason in reasons)
+    attention = unwished or plan.falls_short or any(k.needs_attention for k in plan.keep)
+    return exits.ATTENTION if attention else exits.DONE
+
+
+def _question(plan: Plan) -> str:
+    what = amount(len(plan.delete), "old shard", plan.reclaimable_bytes)
+    if plan.finish:
+        what += f", {plural(len(plan.finish), 'entry', 'entries')} in the trash among them"
+    return f"Delete {what}?"
+
+
+def _show_plan(plan: Plan, out: Output, verb: str) -> None:
+    if out.quiet:
+        if not plan.delete and not plan.finish:
+            out.line(f"nothing to delete, {plural(len(plan.keep), 'shard')} kept")
+        elif verb != "delete":
+            out.line(f"{verb} {amount(len(plan.delete), 'shard', plan.reclaimable_bytes)}")
+        return
+    for left in plan.finish:
+        words = "put back, it changed" if left.action == "put-back" else "finish its removal"
+        out.line(f"in the trash since an interrupted prune: {left.shard}: {words}")
+    if plan.delete:
+        out.line(f"{verb} {amount(len(plan.delete), 'shard', plan.reclaimable_bytes)}:")
+        rows = [
+            (
+                f"  {d.name}",
+                d.evidence,
+                moment(d.judged.shard.marker.written_at_ns),
+                f"{d.judged.shard.tree.files:,}",
+                size(d.judged.shard.tree.reclaimable_bytes),
+            )
+            for d in plan.delete
+        ]
+        out.table(("  SHARD", "EVIDENCE", "MARKED (UTC)", "FILES", "RECLAIM"), rows, right="lllrr")
+    elif not plan.finish:
+        out.line("nothing to delete")
+    if plan.keep:
+        strays = any(not kept.judged.is_shard for kept in plan.keep)
+        noun = ("entry", "entries") if strays else ("shard", "shards")
+        out.line(f"keep {plural(len(plan.keep), *noun)}:")
+        kept = [(k.judged.shard.name, k.judged.verdict, k.reasons) for k in plan.keep]
+        _show_kept(kept, out)
+    if plan.falls_short:
+        out.line(f"that does not reach {size(plan.policy.until_free or 0)} of free space")
+    if any(r.word == "not-proven" for k in plan.keep for r in k.reasons):
+        out.line("not-proven: nothing has looked for their values in the new storage yet.")
+        out.line("A marker is no proof; --trust marker deletes by it, as the guide does.")
+
+
+def _show_kept(kept: list[tuple[str, str, tuple[Reason, ...]]], out: Output) -> None:
+    rows = [
+        (f"  {safe(name)}", verdict, "; ".join(_reason_words(reasons)))
+        for name, verdict, reasons in kept
+    ]
+    out.table(("  SHARD", "VERDICT", "REASON"), rows)
+
+
+def _reason_words(reasons: tuple[Reason, ...]) -> Iterator[str]:
+    for reason in reasons:
+        # The reason that a whole directory shares is explained once, below the table.
+        said = reason.word in ("not-proven", "no-marker") or not reason.detail
+        yield reason.word if said else f"{reason.word}: {safe(reason.detail)}"
+
+
+def _show_outcome(plan: Plan, outcome: Outcome, out: Output) -> None:
+    gone = len(outcome.deleted) + len(outcome.finished)
+    gained = outcome.free_after - outcome.free_before
+    out.line(
+        f"deleted {plural(gone, 'shard')}: freed {size(outcome.freed_bytes)} "
+        f"of {size(plan.reclaimable_bytes)} predicted"
+    )
+    if not out.quiet:
+        out.line(
+            f"free space went from {size(outcome.free_before)} to {size(outcome.free_after)} "
+            f"({'+' if gained >= 0 else '-'}{size(abs(gained))}, whatever else was written)"
+        )
+    for name in outcome.put_back:
+        out.warn(f"{name}: put back from the trash: it is not what was to be deleted")
+    for name, reasons in outcome.kept:
+        out.warn(f"{name}: kept: {'; '.join(_reason_words(reasons))}")
+    for name, error in outcome.failed:
+        out.warn(f"{name}: {error}")
+
+
+def _document(plan: Plan, dry_run: bool, outcome: Outcome | None) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "dry_run": dry_run,
+        "trust": "marker" if plan.policy.trust_marker else None,
+        "delete": [
+            {
+                "id": d.name,
+                "reclaimable_bytes": d.judged.shard.tree.reclaimable_bytes,
+                "evidence": d.evidence,
+                "files": d.judged.shard.tree.files,
+                "marked_at": iso(d.judged.shard.marker.written_at_ns),
+            }
+            for d in plan.delete
+        ],
+        "keep": [
+            {
+                "id": k.judged.shard.name,
+                "verdict": k.judged.verdict,
+                "reasons": [reason.word for reason in k.reasons],
+            }
+            for k in plan.keep
+        ],
+        "finish": [{"name": left.name, "action": left.action} for left in plan.finish],
+        "reclaimable_bytes": plan.reclaimable_bytes,
+    }
+    if outcome is not None:
+        document |= {
+            "freed_bytes": outcome.freed_bytes,
+            "deleted": outcome.deleted,
+            "finished": outcome.finished,
+            "put_back": outcome.put_back,
+            "changed": [
+                {"id": name, "reasons": [reason.word for reason in reasons]}
+                for name, reasons in outcome.kept
+            ],
+            "failed": [{"id": name, "error": error} for name, error in outcome.failed],
+            "free_bytes_before": outcome.free_before,
+            "free_bytes_after": outcome.free_after,
+        }
+    return document

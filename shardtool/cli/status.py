@@ -1,0 +1,288 @@
+"""`shardtool status`: where am I, what is next, what could I get back."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import textwrap
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from shardtool.cli import exits
+from shardtool.cli.options import seconds_of
+from shardtool.cli.output import Output, iso, moment, plural, safe, size, table_lines, unseen
+from shardtool.datadir.inventory import Inventory, take_inventory
+from shardtool.datadir.layout import Layout, find_layout
+from shardtool.datadir.verdict import Judged, judge_all, reclaimable_together
+from shardtool.errors import UsageError
+from shardtool.journal import Journal
+from shardtool.prune.trash import Leftover, leftovers, trash_of
+from shardtool.upgrade.stage import Stage, find_stage
+
+DESCRIPTION = """\
+Shows every old and new shard, what is wrong with it, what could be reclaimed,
+where the node stands between 0.7 and 0.8, and the next command.
+Changes nothing and takes no lock, so it can run beside a server at any time."""
+
+EPILOG = """\
+verdicts of old shards:
+  unmigrated  no marker: the migration has not been here
+  marked      a sound marker, and nothing proven by it
+  suspect     structure or marker is wrong; the line below says how
+  busy        another process has it open
+  unreadable  it can't be looked at; the line below says why
+
+ON DISK counts blocks, as du does. RECLAIM is what the file system gives back
+when the shard goes: a file with hard links elsewhere is not in it.
+Times are UTC. Exit code 3 if a shard is suspect or unreadable."""
+
+_STYLES = {"marked": "good", "suspect": "bad", "unreadable": "bad", "busy": "wait"}
+
+
+@dataclass(frozen=True)
+class _Report:
+    """One look at a node, judged."""
+
+    layout: Layout
+    inventory: Inventory
+    old: tuple[Judged, ...]
+    left: tuple[Leftover, ...]
+    stage: Stage
+
+    @property
+    def shards(self) -> tuple[Judged, ...]:
+        return tuple(j for j in self.old if j.is_shard)
+
+    @property
+    def marked(self) -> tuple[Judged, ...]:
+        return tuple(j for j in self.old if j.verdict == "marked")
+
+    @property
+    def wrong(self) -> tuple[Judged, ...]:
+        return tuple(j for j in self.shards if j.verdict in ("suspect", "unreadable"))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what only this command takes."""
+    parser.add_argument(
+        "--watch", action="store_true", help="look again and again, redrawn, until ctrl-C"
+    )
+    parser.add_argument(
+        "--every",
+        type=seconds_of,
+        default=2,
+        metavar="TIME",
+        help="with --watch: how often (default: 2s)",
+    )
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Look once and show it, or with --watch until interrupted."""
+    layout = find_layout(args.data, args.influx_config, dict(os.environ))
+    if args.watch:
+        return _watch(layout, out, args.every)
+    report = _look(layout)
+    out.document("status", _document(report))
+    if out.quiet:
+        out.line(_totals(report))
+    else:
+        for line in _lines(report, out):
+            out.line(line)
+    return exits.ATTENTION if report.wrong else exits.DONE
+
+
+def _look(layout: Layout) -> _Report:
+    inventory = take_inventory(layout)
+    old = judge_all(inventory)
+    history = Journal(layout).read()
+    left = leftovers(trash_of(layout), history)
+    stage = find_stage(
+        old,
+        has_new=inventory.new is not None,
+        has_snapshot=layout.snapshots.is_dir(),
+        has_pruned=any(r["event"] in ("deleted", "finished") for r in history.records),
+        has_leftovers=any(item.action != "leave" for item in left),
+    )
+    return _Report(layout, inventory, old, left, stage)
+
+
+def _totals(report: _Report) -> str:
+    allocated = sum(j.shard.tree.allocated_bytes for j in report.shards)
+    parts = [plural(len(report.shards), "old shard"), f"{len(report.marked)} marked"]
+    if report.wrong:
+        parts.append(f"{len(report.wrong)} suspect or unreadable")
+    parts += [f"{size(allocated)} on disk", f"{size(_reclaimable(report))} reclaimable"]
+    return ", ".join(parts)
+
+
+def _reclaimable(report: _Report) -> int:
+    return reclaimable_together(report.marked)
+
+
+def _lines(report: _Report, out: Output) -> list[str]:
+    room = report.inventory.file_system
+    lines = [
+        out.styled(safe(report.layout.name), "bold"),
+        f"file system: {size(room.free_bytes)} free of {size(room.total_bytes)}",
+        "",
+        *_old_table(report.old, out),
+        *_new_table(report),
+        _totals(report),
+    ]
+    if report.left:
+        waiting = sum(item.reclaimable_bytes for item in report.left)
+        entries = plural(len(report.left), "entry", "entries")
+        lines.append(f"trash: {entries}, {size(waiting)}")
+    if report.inventory.holders.unseen:
+        lines.append(unseen(report.inventory.holders.unseen))
+    lines += ["", f"stage: {report.stage.name}: {report.stage.words}"]
+    if report.stage.next:
+        lines.append(f"next:  {report.stage.next}")
+    if report.stage.advice:
+        lines += textwrap.wrap(
+            report.stage.advice,
+            78,
+            initial_indent="       ",
+            subsequent_indent="       ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return lines
+
+
+def _old_table(old: tuple[Judged, ...], out: Output) -> list[str]:
+    if not old:
+        return ["no old shards", ""]
+    header = ("OLD", "VERDICT", "FILES", "SIZE", "ON DISK", "RECLAIM", "MARKED", "LAST WRITE")
+    table = table_lines(header, [_row(j, out.width) for j in old], right="llrrrrll")
+    lines = [out.styled(table[0], "bold")]
+    for judged, line in zip(old, table[1:], strict=True):
+        verdict = judged.verdict
+        lines.append(line.replace(verdict, out.styled(verdict, _STYLES.get(verdict, "")), 1))
+        lines += [
+            f"  {reason.word}: {safe(reason.detail)}" for reason in judged.reasons if reason.detail
+        ]
+    return [*lines, ""]
+
+
+def _row(judged: Judged, width: int) -> tuple[str, ...]:
+    tree, marker = judged.shard.tree, judged.shard.marker
+    # 80 columns have room for days; a wider terminal shows the time of day too.
+    shown = 10 if width < 100 else 19
+    return (
+        safe(judged.shard.name),
+        judged.verdict,
+        f"{tree.files:,}",
+        size(tree.apparent_bytes),
+        size(tree.allocated_bytes),
+        size(judged.reclaimable_bytes) if judged.reclaimable_bytes else "-",
+        moment(marker.written_at_ns)[:shown],
+        moment(tree.last_write_ns)[:shown],
+    )
+
+
+def _new_table(report: _Report) -> list[str]:
+    new = report.inventory.new
+    if not new:
+        return ["no new shards", ""]
+    rows = [
+        (
+            safe(shard.name),
+            shard.engine,
+            f"{shard.tree.files:,}",
+            size(shard.tree.allocated_bytes),
+            safe(shard.error),
+        )
+        for shard in new
+    ]
+    return [*table_lines(("NEW", "ENGINE", "FILES", "ON DISK", ""), rows, right="llrr"), ""]
+
+
+def _document(report: _Report) -> dict[str, Any]:
+    room = report.inventory.file_system
+    return {
+        "data": report.layout.name,
+        "old_shards": [_old_document(j) for j in report.old],
+        "new_shards": [
+            {
+                "id": shard.name,
+                "engine": shard.engine,
+                "files": shard.tree.files,
+                "allocated_bytes": shard.tree.allocated_bytes,
+                "error": shard.error or None,
+            }
+            for shard in report.inventory.new or ()
+        ],
+        "totals": {
+            "old_shards": len(report.shards),
+            "marked": len(report.marked),
+            "proven": 0,
+            "old_allocated_bytes": sum(j.shard.tree.allocated_bytes for j in report.shards),
+            "reclaimable_bytes": _reclaimable(report),
+        },
+        "filesystem": {"total_bytes": room.total_bytes, "free_bytes": room.free_bytes},
+        "trash": [
+            {"name": left.name, "action": left.action, "reclaimable_bytes": left.reclaimable_bytes}
+            for left in report.left
+        ],
+        "unseen_processes": report.inventory.holders.unseen,
+        "stage": report.stage.name,
+        "next": report.stage.next,
+    }
+
+
+def _old_document(judged: Judged) -> dict[str, Any]:
+    shard = judged.shard
+    return {
+        "id": shard.name,
+        "verdict": judged.verdict,
+        "reasons": [reason.word for reason in judged.reasons],
+        "details": [reason.detail for reason in judged.reasons],
+        "marker": {
+            "present": shard.marker.present,
+            "valid": shard.marker.valid,
+            "written_at": iso(shard.marker.written_at_ns),
+        },
+        "in_use": judged.in_use,
+        "files": shard.tree.files,
+        "apparent_bytes": shard.tree.apparent_bytes,
+        "allocated_bytes": shard.tree.allocated_bytes,
+        "reclaimable_bytes": judged.reclaimable_bytes,
+        "last_write_at": iso(shard.tree.last_write_ns),
+    }
+
+
+def _watch(layout: Layout, out: Output, seconds: int) -> int:
+    """Redraw the report until interrupted; where there is no terminal, a line each time."""
+    if out.as_json:
+        raise UsageError("--watch draws for people; for a script, call status --json repeatedly")
+    if not sys.stdout.isatty():
+        while True:
+            print(_totals(_look(layout)), flush=True)
+            time.sleep(seconds)
+    # rich takes longer to import than a whole status.
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console()
+    # No refresh thread of rich's: the scan forks, and a fork in a process with threads can hang.
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            lines = _fitting(_lines(_look(layout), out), console.height - 1)
+            shown = Text.from_ansi("\n".join(lines))
+            shown.no_wrap = True
+            live.update(shown, refresh=True)
+            time.sleep(seconds)
+
+
+def _fitting(lines: list[str], height: int) -> list[str]:
+    """Given a report's lines, return what fits: its head and its end, which says what matters."""
+    if len(lines) <= height:
+        return lines
+    end = min(8, height // 2)
+    head = height - end - 1
+    hidden = f"... {len(lines) - head - end} lines more; make the terminal taller, or use --quiet"
+    return [*lines[:head], hidden, *lines[-end:]]

@@ -1,0 +1,126 @@
+"""The journal: what was done to a node, when, on what evidence. Written before and after.
+
+One JSON object a line in db/.shardtool/journal, appended and synced. A line that a power cut
+has torn is passed over by the reader and closed by the next writer; no line is ever changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from shardtool.datadir.layout import Layout
+from shardtool.disk.durable import (
+    give_to_owner_of,
+    make_directories,
+    opened,
+    sync_directory,
+    write_all,
+)
+from shardtool.errors import ShardtoolError, reason_of
+
+SCHEMA = "shardtool/journal/1"
+
+
+@dataclass(frozen=True)
+class History:
+    """What a journal holds.
+
+    Args:
+        records: in the order in which they were written.
+        damaged: numbers of the lines that can't be read (torn by a power cut, or tampered with).
+    """
+
+    records: tuple[dict[str, Any], ...]
+    damaged: tuple[int, ...] = ()
+
+
+class Journal:
+    """A node's journal."""
+
+    def __init__(self, layout: Layout) -> None:
+        """Name the journal of `layout`; nothing is opened or created yet."""
+        self._db = layout.db
+        self.path: Path = layout.own / "journal"
+
+    def append(self, event: str, **fields: Any) -> None:
+        """Write one record and sync it; see append_all."""
+        self.append_all([{"event": event, **fields}])
+
+    def append_all(self, records: Iterable[dict[str, Any]]) -> None:
+        """Write records, in one write where the kernel allows, and sync them.
+
+        When this returns they are on disk; when it raises, each is there whole or not at all
+        as far as a reader can tell.
+
+        Raises:
+            ShardtoolError: the journal can't be written: nothing may be done without it.
+        """
+        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        lines = [json.dumps({"schema": SCHEMA, "time": now, **r}) + "\n" for r in records]
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            make_directories(self.path.parent, like=self._db)
+            is_new = not self.path.exists()
+            with opened(self.path, flags) as journal:
+                entry = os.fstat(journal)
+                if not stat.S_ISREG(entry.st_mode):
+                    raise ShardtoolError(
+                        f"{self.path}: expected the journal, found no regular file; move it away"
+                    )
+                torn = entry.st_size and os.pread(journal, 1, entry.st_size - 1) != b"\n"
+                write_all(journal, ("\n" * bool(torn) + "".join(lines)).encode("ascii"))
+                os.fsync(journal)
+            if is_new:
+                give_to_owner_of(self._db, self.path)
+                sync_directory(self.path.parent)
+        except OSError as error:
+            raise ShardtoolError(
+                f"{self.path}: expected to write the journal, found: {reason_of(error)}; "
+                "nothing is done without it"
+            ) from None
+
+    def read(self) -> History:
+        """Return what the journal holds; an absent one holds nothing.
+
+        Raises:
+            ShardtoolError: it is there but can't be read.
+        """
+        records, damaged = [], []
+        try:
+            with opened(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) as descriptor:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise ShardtoolError(
+                        f"{self.path}: expected the journal, found no regular file; move it away"
+                    )
+                with open(descriptor, "rb", closefd=False) as lines:
+                    for number, line in enumerate(lines, 1):
+                        record = _record(line)
+                        if record is None:
+                            damaged.append(number)
+                        else:
+                            records.append(record)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise ShardtoolError(
+                f"{self.path}: expected to read the journal, found: {reason_of(error)}; "
+                "run this as the server's user or as root"
+            ) from None
+        return History(tuple(records), tuple(damaged))
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        return None
+    return record if isinstance(record.get("event"), str) else None

@@ -1,0 +1,300 @@
+"""Execute a plan: journal, rename, journal, remove, journal; a kill anywhere loses nothing.
+
+Shards go in small batches, so that the journal is synced a few times a batch instead of a few
+times a shard. For each shard the order is the same: the intent is on disk before its rename,
+the rename is on disk before its first file is removed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shardtool.datadir.holders import Holders, find_holders
+from shardtool.datadir.inventory import file_system_at, scan_old_shard, with_others
+from shardtool.datadir.layout import Layout
+from shardtool.datadir.verdict import Reason, judge
+from shardtool.disk.durable import READ_DIRECTORY, READ_DIRECTORY_ITSELF, opened
+from shardtool.disk.locks import Lock, look_at_lock
+from shardtool.disk.mounts import mount_points
+from shardtool.disk.remove import Removal, remove_tree
+from shardtool.errors import ShardtoolError, reason_of
+from shardtool.journal import Journal
+from shardtool.prune.plan import Deletion, Plan
+from shardtool.prune.policy import decide
+from shardtool.prune.trash import Leftover, open_trash, trash_name, trash_of
+
+_BATCH = 16
+
+
+@dataclass
+class Outcome:
+    """What a run did; filled as it goes, so that an interrupted one can still be told.
+
+    Args:
+        run: the run's name in the journal.
+        deleted: shards that are gone, with their directories.
+        finished: shards that an interrupted run had left in the trash and that are gone now.
+        put_back: shards that it had left there, not as it meant them: in their place again.
+        kept: shards that the plan meant to delete and that changed since, with the reasons.
+        failed: shard and error: still in place, or whole or in part in the trash, as it says.
+        freed_bytes: blocks of the files whose last name went, counted as they were removed.
+        free_before: bytes free on the file system before.
+        free_after: and after.
+    """
+
+    run: str = ""
+    deleted: list[str] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    put_back: list[str] = field(default_factory=list)
+    kept: list[tuple[str, tuple[Reason, ...]]] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    freed_bytes: int = 0
+    free_before: int = 0
+    free_after: int = 0
+
+
+@dataclass(frozen=True)
+class _Site:
+    """What every step needs: where, through which descriptors, and whom to tell."""
+
+    layout: Layout
+    shards: int
+    trash: int
+    trash_path: Path
+    journal: Journal
+    outcome: Outcome
+    progress: Callable[[int], None]
+
+
+def execute(
+    plan: Plan, layout: Layout, outcome: Outcome, progress: Callable[[int], None]
+) -> None:
+    """Do what `plan` says; the caller holds the node's lock.
+
+    Args:
+        plan: as make_plan made it.
+        layout: the node.
+        outcome: filled as the work goes.
+        progress: called with the number of names removed since the last call.
+
+    Raises:
+        ShardtoolError: the trash can't be used. A shard that fails is in outcome.failed.
+    """
+    outcome.run = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{os.getpid()}"
+    outcome.free_before = file_system_at(layout.old_shards).free_bytes
+    outcome.free_after = outcome.free_before
+    trash = trash_of(layout)
+    size = 1 if plan.policy.until_free is not None else _BATCH
+    with open_trash(trash, layout) as descriptor, opened(layout.old_shards, READ_DIRECTORY) as db:
+        site = _Site(layout, db, descriptor, trash, Journal(layout), outcome, progress)
+        try:
+            _finish_leftovers(plan, site)
+            for start in range(0, len(plan.delete), size):
+                if _is_enough(plan, layout):
+                    reason = (Reason("enough-free", "enough is free already"),)
+                    outcome.kept += [(d.name, reason) for d in plan.delete[start:]]
+                    break
+                _delete_batch(plan.delete[start : start + size], plan, site)
+        except _JournalLostError as error:
+            outcome.failed.append((error.shard, str(error)))
+        finally:
+            outcome.free_after = file_system_at(layout.old_shards).free_bytes
+
+
+class _JournalLostError(ShardtoolError):
+    """The journal can't be written any more: the run ends where it is."""
+
+    def __init__(self, shard: str, message: str) -> None:
+        super().__init__(message)
+        self.shard = shard
+
+
+class _StrandedError(ShardtoolError):
+    """A shard that should be back in its place could not be put back."""
+
+
+def _is_enough(plan: Plan, layout: Layout) -> bool:
+    wanted = plan.policy.until_free
+    return wanted is not None and file_system_at(layout.old_shards).free_bytes >= wanted
+
+
+def _write(site: _Site, records: list[dict[str, object]], shard: str, state: str) -> None:
+    """Write journal records of this run, or end the run: nothing is done without a journal.
+
+    Args:
+        site: the run.
+        records: what to write.
+        shard: the first shard that the records are about.
+        state: where it is if they can't be written, for the message.
+    """
+    try:
+        site.journal.append_all([{**r, "run": site.outcome.run} for r in records])
+    except ShardtoolError as error:
+        raise _JournalLostError(shard, f"{error}; {state}") from None
+
+
+def _finish_leftovers(plan: Plan, site: _Site) -> None:
+    for left in plan.finish:
+        event = _put_back(left, site) if left.action == "put-back" else _finish(left, site)
+        record = {"shard": left.shard, "trash": left.name, **event}
+        _write(site, [record], left.shard, "the next prune goes on")
+
+
+def _put_back(left: Leftover, site: _Site) -> dict[str, object]:
+    try:
+        os.rename(left.name, left.shard, src_dir_fd=site.trash, dst_dir_fd=site.shards)
+        os.fsync(site.shards)
+        os.fsync(site.trash)
+    except OSError as error:
+        message = f"whole in the trash as {left.name}, can't be put back: {reason_of(error)}"
+        site.outcome.failed.append((left.shard, message))
+        return {"event": "failed", "error": message}
+    site.outcome.put_back.append(left.shard)
+    return {"event": "put-back"}
+
+
+def _finish(left: Leftover, site: _Site) -> dict[str, object]:
+    removal = _remove(left.name, site)
+    if removal.failed:
+        message = f"in the trash, not all of it could be removed: {_in_words(removal)}"
+        site.outcome.failed.append((left.shard, message))
+        return {"event": "failed", "error": message, "freed_bytes": removal.freed_bytes}
+    site.outcome.finished.append(left.shard)
+    return {"event": "finished", "freed_bytes": removal.freed_bytes}
+
+
+def _delete_batch(batch: tuple[Deletion, ...], plan: Plan, site: _Site) -> None:
+    """Take a batch of shards out of shard_db, then remove them."""
+    _write(site, [_intent(d, site) for d in batch], batch[0].name, "the shard is in its place")
+    holders = find_holders([site.layout.db])
+    mounts = mount_points()
+    events: list[dict[str, object]] = []
+    renamed: list[Deletion] = []
+    for deletion in batch:
+        event = _try_to_take_out(deletion, plan, site, holders, mounts)
+        trash = trash_name(deletion.name, site.outcome.run)
+        events.append({"shard": deletion.name, "trash": trash, **event})
+        if event["event"] == "renamed":
+            renamed.append(deletion)
+    where = "whole in the trash" if renamed else "in its place"
+    try:
+        os.fsync(site.trash)
+        os.fsync(site.shards)
+    except OSError as error:
+        message = f"can't be made durable: {reason_of(error)}; it is {where}"
+        raise _JournalLostError(batch[0].name, message) from None
+    _write(site, events, batch[0].name, f"the shard is {where}; the next prune goes on")
+    for deletion in renamed:
+        _remove_shard(deletion, site)
+
+
+def _try_to_take_out(
+    deletion: Deletion, plan: Plan, site: _Site, holders: Holders, mounts: frozenset[str]
+) -> dict[str, object]:
+    """Rename one shard into the trash unless something speaks against it; return the event."""
+    try:
+        reasons = _changes(deletion, plan, site, holders, mounts) or _take_out(deletion, site)
+    except OSError as error:
+        message = f"can't be renamed into the trash: {reason_of(error)}; it is in its place"
+    except _StrandedError as error:
+        message = str(error)
+    else:
+        if not reasons:
+            return {"event": "renamed"}
+        site.outcome.kept.append((deletion.name, reasons))
+        return {"event": "kept", "reasons": [reason.word for reason in reasons]}
+    site.outcome.failed.append((deletion.name, message))
+    return {"event": "failed", "error": message}
+
+
+def _intent(deletion: Deletion, site: _Site) -> dict[str, object]:
+    tree = deletion.judged.shard.tree
+    return {
+        "event": "intent",
+        "shard": deletion.name,
+        "trash": trash_name(deletion.name, site.outcome.run),
+        "trash_in": str(site.trash_path),
+        "inode": tree.inode,
+        "evidence": deletion.evidence,
+        "fingerprint": tree.fingerprint,
+        "files": tree.files,
+        "reclaimable_bytes": tree.reclaimable_bytes,
+    }
+
+
+def _changes(
+    deletion: Deletion, plan: Plan, site: _Site, holders: Holders, mounts: frozenset[str]
+) -> tuple[Reason, ...]:
+    """Look at the shard once more, right before its rename; return what now speaks against it."""
+    found = scan_old_shard(site.layout.old_shards, deletion.name, fingerprint=True)
+    if found is None:
+        return (Reason("gone", "it is not there any more"),)
+    judged = judge(with_others(found, site.layout.old_shards, holders, mounts))
+    decision = decide(judged, plan.policy, time.time_ns())
+    if not decision.evidence:
+        return decision.reasons
+    if found.tree.fingerprint != deletion.judged.shard.tree.fingerprint:
+        return (Reason("changed", "it changed since the plan was made"),)
+    return ()
+
+
+def _take_out(deletion: Deletion, site: _Site) -> tuple[Reason, ...]:
+    """Rename the shard into the trash; put it back if it is not what the plan means, or in use.
+
+    Once it is in the trash nobody can open it by its name any more, so that what its lock says
+    then is the last word: a process that opened it since we looked is seen here.
+    """
+    name = trash_name(deletion.name, site.outcome.run)
+    os.rename(deletion.name, name, src_dir_fd=site.shards, dst_dir_fd=site.trash)
+    reasons = _seen_in_trash(deletion, name, site)
+    if reasons:
+        try:
+            os.rename(name, deletion.name, src_dir_fd=site.trash, dst_dir_fd=site.shards)
+        except OSError as error:
+            raise _StrandedError(
+                f"whole in the trash as {name} ({reasons[0].detail}), "
+                f"can't be put back: {reason_of(error)}"
+            ) from None
+    return reasons
+
+
+def _seen_in_trash(deletion: Deletion, name: str, site: _Site) -> tuple[Reason, ...]:
+    try:
+        with opened(name, READ_DIRECTORY_ITSELF, dir_fd=site.trash) as shard:
+            if os.fstat(shard).st_ino != deletion.judged.shard.tree.inode:
+                return (Reason("changed", "another directory took its place"),)
+            lock = look_at_lock("LOCK", dir_fd=shard)
+    except OSError as error:
+        return (Reason("changed", f"it can't be opened any more: {reason_of(error)}"),)
+    if lock.state is Lock.FREE:
+        return ()
+    who = f"pid {lock.pid}" if lock.pid else "another process"
+    return (Reason("locked", f"{who} opened it just now"),)
+
+
+def _remove_shard(deletion: Deletion, site: _Site) -> None:
+    removal = _remove(trash_name(deletion.name, site.outcome.run), site)
+    record: dict[str, object] = {"shard": deletion.name, "freed_bytes": removal.freed_bytes}
+    if removal.failed:
+        message = f"out of shard_db, but not all of it could be removed: {_in_words(removal)}"
+        site.outcome.failed.append((deletion.name, message))
+        record |= {"event": "failed", "error": message}
+    else:
+        site.outcome.deleted.append(deletion.name)
+        record |= {"event": "deleted", "evidence": deletion.evidence, "files": removal.files}
+    _write(site, [record], deletion.name, "the shard is out of shard_db")
+
+
+def _remove(name: str, site: _Site) -> Removal:
+    removal = remove_tree(site.trash, name, site.progress)
+    site.outcome.freed_bytes += removal.freed_bytes
+    return removal
+
+
+def _in_words(removal: Removal) -> str:
+    more = removal.failed - len(removal.failures)
+    return "; ".join(removal.failures) + (f" and {more} more" if more else "")

@@ -1,0 +1,142 @@
+"""The trash: where a shard waits between the rename that takes it out and its removal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shardtool.datadir.layout import OWN, Layout
+from shardtool.disk.durable import READ_DIRECTORY_ITSELF, make_directories, opened
+from shardtool.disk.locks import Lock, look_at_lock
+from shardtool.disk.remove import LIFTED
+from shardtool.disk.tree import measure
+from shardtool.errors import ShardtoolError, reason_of
+from shardtool.journal import History
+
+_ENTRY = re.compile(r"(\d{5,})\.([0-9A-Za-z-]+)(" + re.escape(LIFTED) + r"\d+)?")
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that an interrupted run left in the trash.
+
+    Args:
+        name: its name there.
+        shard: the shard that it was, empty where that is not known.
+        action: 'remove' to finish its removal; 'put-back' for a whole shard that is not what
+            the run meant to delete; 'leave' for what the journal does not know.
+        files: names in it.
+        reclaimable_bytes: what the file system gives back when it goes.
+    """
+
+    name: str
+    shard: str = ""
+    action: str = "leave"
+    files: int = 0
+    reclaimable_bytes: int = 0
+
+
+def trash_of(layout: Layout) -> Path:
+    """Return where `layout`'s trash is: in db/.shardtool, or beside the real shard_db.
+
+    A shard leaves by one rename, which can't leave its file system. Where shard_db is a link to
+    another disk, the trash is on that disk, beside the directory that the link leads to.
+
+    Raises:
+        ShardtoolError: shard_db is a mount point itself, so that no rename leads out of it.
+    """
+    usual = layout.own / "trash"
+    try:
+        device = layout.old_shards.stat().st_dev
+    except FileNotFoundError:
+        return usual
+    if layout.db.stat().st_dev == device:
+        return usual
+    beside = Path(os.path.realpath(layout.old_shards)).parent
+    if beside.stat().st_dev == device:
+        return beside / OWN / "trash"
+    raise ShardtoolError(
+        f"{layout.old_shards}: expected a directory that a shard can be renamed out of, found a "
+        "file system's root (a mount point); mount it at db instead, or make shard_db a link "
+        "to a directory on it"
+    )
+
+
+def trash_name(shard: str, run: str) -> str:
+    """Return a shard's name in the trash: '00027.20261124T175153Z-4711'."""
+    return f"{shard}.{run}"
+
+
+@contextlib.contextmanager
+def open_trash(trash: Path, layout: Layout) -> Iterator[int]:
+    """Make the trash where it is missing, and yield a descriptor on it.
+
+    Raises:
+        ShardtoolError: something else stands in its place, or it can't be made.
+    """
+    try:
+        make_directories(trash, like=layout.db)
+        # Neither of the two may be a link: what is renamed into it must stay below db.
+        with (
+            opened(trash.parent, READ_DIRECTORY_ITSELF) as own,
+            opened(trash.name, READ_DIRECTORY_ITSELF, dir_fd=own) as descriptor,
+        ):
+            yield descriptor
+    except (NotADirectoryError, FileExistsError) as error:
+        raise ShardtoolError(
+            f"{trash}: expected a directory of shardtool's own, found {reason_of(error)}; "
+            "move away what stands in its place"
+        ) from None
+
+
+def leftovers(trash: Path, history: History) -> tuple[Leftover, ...]:
+    """Return what is in the trash, and what is to be done with it as the journal tells.
+
+    What the journal knows is a name that an intent gives, with the inode that it gives, and a
+    directory lifted out of such a one by its removal. Where the journal does not say that the
+    rename was completed, no file was removed yet: the shard is whole, and goes only if it is
+    still what the intent's fingerprint says and nobody has it open.
+
+    Raises:
+        OSError: the trash is there but can't be read.
+    """
+    intents: dict[str, dict[str, Any]] = {}
+    begun = set()
+    for record in history.records:
+        name = record.get("trash")
+        if isinstance(name, str) and record["event"] == "intent":
+            intents[name] = record
+        elif isinstance(name, str) and record["event"] == "renamed":
+            begun.add(name)
+    try:
+        with opened(trash, READ_DIRECTORY_ITSELF) as directory:
+            names = sorted(os.listdir(directory))
+            return tuple(_leftover(directory, name, intents, begun) for name in names)
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+
+
+def _leftover(
+    directory: int, name: str, intents: dict[str, dict[str, Any]], begun: set[str]
+) -> Leftover:
+    match = _ENTRY.fullmatch(name)
+    base = f"{match[1]}.{match[2]}" if match else ""
+    if match is None or base not in intents:
+        return Leftover(name)
+    intent, is_lifted = intents[base], match[3] is not None
+    try:
+        with opened(name, READ_DIRECTORY_ITSELF, dir_fd=directory) as descriptor:
+            tree = measure(descriptor, fingerprint=base not in begun)
+            lock = look_at_lock("LOCK", dir_fd=descriptor)
+    except OSError:
+        return Leftover(name)  # no directory, or not ours to read
+    if not is_lifted and tree.inode != intent.get("inode"):
+        return Leftover(name)
+    same = lock.state is Lock.FREE and tree.fingerprint == intent.get("fingerprint")
+    action = "remove" if base in begun or same else "put-back"
+    return Leftover(name, match[1], action, tree.files, tree.reclaimable_bytes)

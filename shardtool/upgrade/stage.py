@@ -1,0 +1,82 @@
+"""Where a node stands in the journey from 0.7 to 0.8, and the next command: pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shardtool.datadir.verdict import Judged
+
+# The guide's own words; 0.8 has no other way to start a migration.
+_MIGRATE = "curl -X POST 'http://localhost:8086/cluster/migrate_data?u=USER&p=PASSWORD'"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A place in the journey.
+
+    Args:
+        name: 'empty', '0.7', 'upgraded', 'migrating', 'migrated' or 'done'.
+        words: what that means, in a sentence.
+        next: the command to run; None where there is nothing to do.
+        advice: what to know before running it; may be empty.
+    """
+
+    name: str
+    words: str
+    next: str | None = None
+    advice: str = ""
+
+
+def find_stage(
+    old: tuple[Judged, ...],
+    *,
+    has_new: bool,
+    has_snapshot: bool,
+    has_pruned: bool,
+    has_leftovers: bool,
+) -> Stage:
+    """Given what is on disk, return where the node stands.
+
+    Args:
+        old: the verdict over each entry of shard_db; those that are no shards don't count.
+        has_new: there is a shard_db_v2, so an 0.8 has run here.
+        has_snapshot: a snapshot of raft and wal is in the usual place.
+        has_pruned: the journal tells of old shards that were deleted.
+        has_leftovers: an interrupted prune left something in the trash.
+    """
+    stage = _stage(tuple(j for j in old if j.is_shard), has_new, has_snapshot, has_pruned)
+    if has_leftovers:
+        advice = "an interrupted prune left shards in the trash; the next one finishes it"
+        return Stage(stage.name, stage.words, "shardtool prune", advice)
+    return stage
+
+
+def _stage(
+    old: tuple[Judged, ...], has_new: bool, has_snapshot: bool, has_pruned: bool
+) -> Stage:
+    marked = sum(j.shard.marker.present for j in old)
+    if not old and not has_new:
+        return Stage("empty", "there are no shards of either version here")
+    if not old:
+        return Stage("done", "no old shard is left")
+    if not has_new:
+        return _before_upgrade(has_snapshot)
+    if not marked and not has_pruned:
+        advice = "make shard spaces first: 0.8 puts what matches none into a default one"
+        return Stage("upgraded", "0.8 has run here and migrated nothing yet", _MIGRATE, advice)
+    if marked < len(old):
+        words = f"{marked} of the {len(old)} old shards that are left are marked as migrated"
+        advice = f"if nothing moves, start the migration again: {_MIGRATE}"
+        return Stage("migrating", words, "shardtool status --watch", advice)
+    advice = "the marker alone proves nothing: prune keeps what is not proven"
+    words = "every old shard is marked as migrated"
+    return Stage("migrated", words, "shardtool prune --dry-run", advice)
+
+
+def _before_upgrade(has_snapshot: bool) -> Stage:
+    words = "a 0.7 directory, not upgraded yet"
+    if not has_snapshot:
+        advice = "stop the server first: only then are raft and wal whole"
+        return Stage("0.7", words, "shardtool backup", advice)
+    advice = "a snapshot is there: install 0.8.3 (only 0.8.0 to 0.8.3 migrate) and start it"
+    return Stage("0.7", words, "shardtool status --watch", advice)
