@@ -74,15 +74,16 @@ def run(args: argparse.Namespace, out: Output) -> int:
     if args.dry_run:
         plan = _plan(args, layout, out)
         out.document("prune", _document(plan, args.dry_run, None))
-        _show_plan(plan, out, "would delete")
+        _show_plan(plan, out)
         return _code(plan)
     with exclusive(layout.anchor, purpose="data directory"):
         plan = _plan(args, layout, out)
         if not plan.delete and not plan.finish:
             out.document("prune", _document(plan, args.dry_run, Outcome()))
-            _show_plan(plan, out, "delete")
+            _show_plan(plan, out)
             return _code(plan)
-        _show_plan(plan, out, "delete")
+        if not args.quiet:
+            _show_plan(plan, out)
         if not confirmed(out, _question(plan), yes=args.yes):
             out.warn("nothing was deleted")
             return exits.FAILED
@@ -106,7 +107,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
 def _plan(args: argparse.Namespace, layout: Layout, out: Output) -> Plan:
     inventory = take_inventory(layout, fingerprints=True)
     if inventory.holders.unseen and not out.quiet:
-        out.line(unseen(inventory.holders.unseen) + "; locks on shards are seen")
+        out.line(unseen(inventory.holders.unseen))
     policy = Policy(
         trust_marker=args.trust == "marker",
         older_than=args.older_than,
@@ -153,18 +154,16 @@ def _question(plan: Plan) -> str:
     return f"Delete {what}?"
 
 
-def _show_plan(plan: Plan, out: Output, verb: str) -> None:
+def _show_plan(plan: Plan, out: Output) -> None:
     if out.quiet:
-        if not plan.delete and not plan.finish:
-            out.line(f"nothing to delete, {plural(len(plan.keep), 'shard')} kept")
-        elif verb != "delete":
-            out.line(f"{verb} {amount(len(plan.delete), 'shard', plan.reclaimable_bytes)}")
+        going = amount(len(plan.delete), "shard", plan.reclaimable_bytes)
+        out.line(f"to delete: {going}, to keep: {plural(len(plan.keep), 'shard')}")
         return
     for left in plan.finish:
         words = "put back, it changed" if left.action == "put-back" else "finish its removal"
         out.line(f"in the trash since an interrupted prune: {left.shard}: {words}")
     if plan.delete:
-        out.line(f"{verb} {amount(len(plan.delete), 'shard', plan.reclaimable_bytes)}:")
+        out.line(f"to delete: {amount(len(plan.delete), 'shard', plan.reclaimable_bytes)}")
         rows = [
             (
                 f"  {d.name}",
@@ -181,7 +180,7 @@ def _show_plan(plan: Plan, out: Output, verb: str) -> None:
     if plan.keep:
         strays = any(not kept.judged.is_shard for kept in plan.keep)
         noun = ("entry", "entries") if strays else ("shard", "shards")
-        out.line(f"keep {plural(len(plan.keep), *noun)}:")
+        out.line(f"to keep: {plural(len(plan.keep), *noun)}")
         kept = [(k.judged.shard.name, k.judged.verdict, k.reasons) for k in plan.keep]
         _show_kept(kept, out)
     if plan.falls_short:

@@ -1,0 +1,48 @@
+# Works on a fresh machine with Python 3.11 or later, make and pip: everything else is installed
+# into .venv. PYTHON=python3.13 make test takes another Python, into a venv of its own.
+PYTHON ?= python3
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+VENV := .venv/$(VERSION)
+BIN := $(VENV)/bin
+JOBS ?= auto
+
+.PHONY: help demo test check bench clean
+
+help:
+	@echo "make demo   build a real data directory and take it through the main job"
+	@echo "make test   run every test"
+	@echo "make check  the quick gate: ruff, mypy --strict, unit tests"
+	@echo "make bench  side by side with du, gdu, cp and rm; prints ratios"
+	@echo "make clean  remove .venv and what the others made"
+
+# A stamp for each set of packages, so that a second run starts at once.
+$(VENV)/demo.stamp: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "shardtool needs Python 3.11 or later; $(PYTHON) is $(VERSION): make PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fixtures]'
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml $(VENV)/demo.stamp
+	@echo "installing what the tests need into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/demo.stamp
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh fixtures/demo.sh
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q -n $(JOBS) tests/unit
+
+test: $(VENV)/dev.stamp
+	$(BIN)/pytest -q -n $(JOBS)
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf .venv demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis
