@@ -100,7 +100,8 @@ def _run(argv: list[str]) -> int:
     )
     module.add_arguments(command)
     options.add_common(command, default=argparse.SUPPRESS)
-    command.parse_args(args.rest, namespace=args)
+    # Intermixed, so that `prune 7 --yes 8` means what it says.
+    command.parse_intermixed_args(args.rest, namespace=args)
     code: int = module.run(args, Output(as_json=bool(args.json), quiet=bool(args.quiet)))
     return code
 

@@ -32,7 +32,7 @@ moment loses nothing, and the next prune finishes what one left behind."""
 
 EPILOG = """\
 examples:
-  shardtool prune --dry-run                 what would go and what stays, and why
+  shardtool prune --dry-run                 what would go, what stays, and why
   shardtool prune --trust marker --dry-run  the same by the vendor's own rule
   shardtool prune --trust marker --older-than 7d --yes 00012 00013
 

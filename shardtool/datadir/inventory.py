@@ -31,7 +31,7 @@ def is_shard_name(name: str) -> bool:
 
     Example: '00027', '123456' are; '27', '0027', '000027', 'lost+found' are not.
     """
-    return name.isascii() and name.isdigit() and f"{int(name[:20]):05d}" == name
+    return _is_number(name) and f"{int(name[:20]):05d}" == name
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,9 @@ def take_inventory(layout: Layout, *, fingerprints: bool = False) -> Inventory:
         mounts = mount_points()
         scanned = old.answers()
         return Inventory(
-            None if old_names is None else tuple(
+            None
+            if old_names is None
+            else tuple(
                 with_others(shard, layout.old_shards, holders, mounts)
                 for shard in scanned
                 if shard is not None
@@ -215,9 +217,19 @@ def _kind_of(path: Path) -> tuple[str, os.stat_result]:
 def _no_table(names: list[str]) -> list[str]:
     """Given names, return those that are no table and no log of a LevelDB.
 
-    Plain slices instead of a pattern: this runs for every file of every shard.
+    This runs for every file of every shard, and nearly always all of the numbers are numbers:
+    that is one look at all of them together.
     """
-    return [n for n in names if not (n[-4:] in _TABLES_AND_LOGS and n[:-4].isdigit())]
+    numbered = [name[:-4] for name in names if name.endswith(_TABLES_AND_LOGS)]
+    rest = [name for name in names if not name.endswith(_TABLES_AND_LOGS)]
+    together = "".join(numbered)
+    if numbered and not (together.isdigit() and together.isascii() and all(numbered)):
+        rest += [n for n in names if n.endswith(_TABLES_AND_LOGS) and not _is_number(n[:-4])]
+    return rest
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def with_others(

@@ -173,7 +173,7 @@ def _directory(path: Path, content: dict[str, object], section: str) -> Path:
     value = table.get("dir") if isinstance(table, dict) else None
     if not isinstance(value, str) or not value:
         raise ShardtoolError(
-            f"{path}: expected a [{section}] section with dir = \"...\", found none; "
+            f'{path}: expected a [{section}] section with dir = "...", found none; '
             "name the directories with --data"
         )
     directory = Path(value)

@@ -19,10 +19,10 @@ from shardtool.errors import reason_of
 
 BLOCK = 512  # bytes; the unit of st_blocks on Linux whatever the file system's own block is
 
-# A directory file up to this size is listed in one go; a larger one in batches, so that
-# memory does not grow with the number of names.
-_LIST_WHOLE_BELOW = 1 << 20
-_BATCH = 8192
+# A directory file up to this size (some 6,000 names on ext4) is listed in one go, which is
+# faster; a larger one in batches, so that memory does not grow with the number of names.
+_LIST_WHOLE_BELOW = 1 << 18
+_BATCH = 1024
 _MOST_LISTED = 100  # oddities and newer files: enough to judge and to show, whatever the tree
 
 
@@ -207,7 +207,9 @@ def _add_directory(descriptor: int, path: str, sums: _Sums) -> list[str]:
 
 def _batches_of_names(descriptor: int) -> Iterator[list[str]]:
     if os.fstat(descriptor).st_size <= _LIST_WHOLE_BELOW:
-        yield os.listdir(descriptor)
+        names = os.listdir(descriptor)
+        for start in range(0, len(names), _BATCH):
+            yield names[start : start + _BATCH]
         return
     with os.scandir(descriptor) as entries:
         while names := [entry.name for entry in itertools.islice(entries, _BATCH)]:

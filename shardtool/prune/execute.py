@@ -70,9 +70,7 @@ class _Site:
     progress: Callable[[int], None]
 
 
-def execute(
-    plan: Plan, layout: Layout, outcome: Outcome, progress: Callable[[int], None]
-) -> None:
+def execute(plan: Plan, layout: Layout, outcome: Outcome, progress: Callable[[int], None]) -> None:
     """Do what `plan` says; the caller holds the node's lock.
 
     Args:

@@ -51,9 +51,7 @@ def find_stage(
     return stage
 
 
-def _stage(
-    old: tuple[Judged, ...], has_new: bool, has_snapshot: bool, has_pruned: bool
-) -> Stage:
+def _stage(old: tuple[Judged, ...], has_new: bool, has_snapshot: bool, has_pruned: bool) -> Stage:
     marked = sum(j.shard.marker.present for j in old)
     if not old and not has_new:
         return Stage("empty", "there are no shards of either version here")
