@@ -1,0 +1,139 @@
+"""The command in a real terminal: the question, ctrl-C, colors, the live view."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fixtures import Node
+from tests.conftest import REPOSITORY
+
+
+class Terminal:
+    """A shardtool that runs in a terminal of its own."""
+
+    def __init__(self, *args: str | Path, **environment: str) -> None:
+        self._screen, end = pty.openpty()
+        self.shown = ""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "shardtool", *map(str, args)],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TERM": "xterm", **environment},
+            stdin=end,
+            stdout=end,
+            stderr=end,
+            start_new_session=True,
+        )
+        os.close(end)
+
+    def wait_for(self, text: str, seconds: float = 20) -> str:
+        """Read until `text` was shown; return all that was shown so far."""
+        end = time.monotonic() + seconds
+        while text not in self.shown:
+            assert time.monotonic() < end, f"never saw {text!r} in {self.shown!r}"
+            if select.select([self._screen], [], [], 0.1)[0]:
+                try:
+                    self.shown += os.read(self._screen, 4096).decode()
+                except OSError:  # the other end was closed
+                    assert text in self.shown, self.shown
+        return self.shown
+
+    def type(self, text: str) -> None:
+        os.write(self._screen, text.encode())
+
+    def end(self) -> int:
+        """Read what is left and return the exit code."""
+        while True:
+            try:
+                more = os.read(self._screen, 4096)
+            except OSError:
+                break
+            if not more:
+                break
+            self.shown += more.decode()
+        os.close(self._screen)
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    made = Node(tmp_path / "data", version="0.8")
+    made.old_shard(1, points=5)
+    made.migrate(1)
+    return made
+
+
+def test_prune_asks_with_count_and_bytes_and_takes_only_yes(node: Node) -> None:
+    for answer in ("\n", "y\n", "no\n", "YES\n", "\x04"):
+        terminal = Terminal("--data", node.path, "prune", "--trust", "marker")
+        terminal.wait_for("Delete 1 old shard (")
+        terminal.type(answer)
+        assert terminal.end() == 1
+        assert "nothing was deleted" in terminal.shown
+        assert (node.shard_db / "00001").is_dir()
+    terminal = Terminal("--data", node.path, "prune", "--trust", "marker")
+    terminal.wait_for("Type yes to go on:")
+    terminal.type("yes\n")
+    assert terminal.end() == 0
+    assert "deleted 1 shard" in terminal.shown
+    assert not (node.shard_db / "00001").exists()
+
+
+def test_ctrl_c_at_the_question_deletes_nothing(node: Node) -> None:
+    terminal = Terminal("--data", node.path, "prune", "--trust", "marker")
+    terminal.wait_for("Type yes to go on:")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.end() == 130
+    assert "Traceback" not in terminal.shown
+    assert (node.shard_db / "00001").is_dir()
+
+
+def test_the_lock_is_held_while_the_question_waits(node: Node) -> None:
+    terminal = Terminal("--data", node.path, "prune", "--trust", "marker")
+    terminal.wait_for("Type yes to go on:")
+    second = Terminal("--data", node.path, "prune", "--trust", "marker", "--yes")
+    assert second.end() == 4
+    assert f"pid {terminal.process.pid}" in second.shown
+    terminal.type("no\n")
+    terminal.end()
+
+
+def test_colors_are_for_terminals_that_want_them(node: Node) -> None:
+    plain = Terminal("--data", node.path, "status", NO_COLOR="1")
+    assert plain.end() == 0
+    assert "\x1b" not in plain.shown
+    colored = Terminal("--data", node.path, "status")
+    assert colored.end() == 0
+    assert "\x1b[32mmarked\x1b[0m" in colored.shown
+
+
+def test_watch_redraws_until_ctrl_c_and_sees_what_changes(node: Node) -> None:
+    node.old_shard(2, points=5)
+    terminal = Terminal("--data", node.path, "status", "--watch", "--every", "1s")
+    terminal.wait_for("unmigrated")
+    node.migrate(2)
+    terminal.wait_for("2 old shards, 2 marked")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.end() == 130
+    assert "Traceback" not in terminal.shown
+    # The terminal is given back: the alternate screen left, the cursor shown.
+    assert terminal.shown.rindex("\x1b[?1049l") > terminal.shown.rindex("\x1b[?1049h")
+    assert "\x1b[?25h" in terminal.shown
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_polite_kill_is_an_interruption_of_one_line(node: Node, number: signal.Signals) -> None:
+    terminal = Terminal("--data", node.path, "prune", "--trust", "marker")
+    terminal.wait_for("Type yes to go on:")
+    terminal.process.send_signal(number)
+    assert terminal.end() == 130
+    assert f"interrupted by {number.name}" in terminal.shown
+    assert "Traceback" not in terminal.shown
