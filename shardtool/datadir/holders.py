@@ -35,10 +35,18 @@ class Holders:
     unseen: int = 0
     unseen_servers: tuple[tuple[int, str], ...] = ()
 
-    def below(self, directory: Path) -> tuple[OpenFile, ...]:
-        """Return those open files that lie in `directory`, links in its path resolved."""
+    def by_entry(self, directory: Path) -> dict[str, tuple[OpenFile, ...]]:
+        """Return the open files below `directory` by the entry of it that they lie in.
+
+        Example: for shard_db, {'00007': (OpenFile(4711, 'tar', '/.../00007/000005.ldb'),)}.
+        """
         prefix = os.path.realpath(directory) + "/"
-        return tuple(file for file in self.files if file.path.startswith(prefix))
+        found: dict[str, tuple[OpenFile, ...]] = {}
+        for file in self.files:
+            if file.path.startswith(prefix):
+                entry = file.path[len(prefix) :].partition("/")[0]
+                found[entry] = (*found.get(entry, ()), file)
+        return found
 
 
 def find_holders(directories: Iterable[Path]) -> Holders:

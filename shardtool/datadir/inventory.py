@@ -128,17 +128,13 @@ def take_inventory(layout: Layout, *, fingerprints: bool = False) -> Inventory:
     )
     new = Pending(lambda name: _scan_new_shard(layout.new_shards, name), new_names or [])
     try:
-        holders = find_holders([layout.db, layout.raft, layout.wal])
-        mounts = mount_points()
+        holders = find_holders(layout.places)
+        others = Others.of(layout.old_shards, holders)
         scanned = old.answers()
         return Inventory(
             None
             if old_names is None
-            else tuple(
-                with_others(shard, layout.old_shards, holders, mounts)
-                for shard in scanned
-                if shard is not None
-            ),
+            else tuple(others.add_to(shard) for shard in scanned if shard is not None),
             None if new_names is None else tuple(s for s in new.answers() if s is not None),
             file_system_at(layout.old_shards if old_names is not None else layout.anchor),
             holders,
@@ -232,25 +228,40 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
-def with_others(
-    shard: OldShard, directory: Path, holders: Holders, mounts: frozenset[str]
-) -> OldShard:
-    """Given a scanned shard, return it with what other processes and mounts have to do with it.
+@dataclass(frozen=True)
+class Others:
+    """What other processes and mounts have to do with the entries of shard_db, at one moment.
 
     Args:
-        shard: as scan_old_shard made it.
-        directory: shard_db.
-        holders: who has what open, looked for below shard_db's db at least.
+        directory: shard_db, links in its path resolved.
+        open_files: what other processes have open, by entry.
+        open_files_known: False where some process could not be looked into.
         mounts: all mount points.
     """
-    path = Path(os.path.realpath(directory)) / shard.name
-    inside = shard.kind == "directory"
-    return replace(
-        shard,
-        open_files=holders.below(path) if inside and holders.files else (),
-        open_files_known=not holders.unseen,
-        mounts=mounts_at_or_below(path, mounts),
-    )
+
+    directory: Path
+    open_files: dict[str, tuple[OpenFile, ...]]
+    open_files_known: bool
+    mounts: frozenset[str]
+
+    @classmethod
+    def of(cls, directory: Path, holders: Holders) -> Others:
+        """Look up the mounts, and sort out what `holders` says of shard_db's entries.
+
+        Raises:
+            OSError: /proc does not tell the mounts.
+        """
+        real = Path(os.path.realpath(directory))
+        return cls(real, holders.by_entry(real), not holders.unseen, mount_points())
+
+    def add_to(self, shard: OldShard) -> OldShard:
+        """Given a scanned shard, return it with what others have to do with it."""
+        return replace(
+            shard,
+            open_files=self.open_files.get(shard.name, ()),
+            open_files_known=self.open_files_known,
+            mounts=mounts_at_or_below(self.directory / shard.name, self.mounts),
+        )
 
 
 def _scan_new_shard(directory: Path, name: str) -> NewShard | None:

@@ -46,6 +46,11 @@ class Layout:
         return self.db / NEW_SHARDS
 
     @property
+    def places(self) -> tuple[Path, ...]:
+        """Every directory whose files are the node's; shard_db and shard_db_v2 may be links."""
+        return self.db, self.old_shards, self.new_shards, self.raft, self.wal
+
+    @property
     def own(self) -> Path:
         """Where shardtool keeps its journal and trash; 0.8 reads nothing of it."""
         return self.db / OWN

@@ -13,13 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shardtool.datadir.holders import Holders, find_holders
-from shardtool.datadir.inventory import file_system_at, scan_old_shard, with_others
+from shardtool.datadir.holders import find_holders
+from shardtool.datadir.inventory import Others, file_system_at, scan_old_shard
 from shardtool.datadir.layout import Layout
 from shardtool.datadir.verdict import Reason, judge
 from shardtool.disk.durable import READ_DIRECTORY, READ_DIRECTORY_ITSELF, opened
 from shardtool.disk.locks import Lock, look_at_lock
-from shardtool.disk.mounts import mount_points
 from shardtool.disk.remove import Removal, remove_tree
 from shardtool.errors import ShardtoolError, reason_of
 from shardtool.journal import Journal
@@ -168,12 +167,11 @@ def _finish(left: Leftover, site: _Site) -> dict[str, object]:
 def _delete_batch(batch: tuple[Deletion, ...], plan: Plan, site: _Site) -> None:
     """Take a batch of shards out of shard_db, then remove them."""
     _write(site, [_intent(d, site) for d in batch], batch[0].name, "the shard is in its place")
-    holders = find_holders([site.layout.db])
-    mounts = mount_points()
+    others = Others.of(site.layout.old_shards, find_holders([site.layout.old_shards]))
     events: list[dict[str, object]] = []
     renamed: list[Deletion] = []
     for deletion in batch:
-        event = _try_to_take_out(deletion, plan, site, holders, mounts)
+        event = _try_to_take_out(deletion, plan, site, others)
         trash = trash_name(deletion.name, site.outcome.run)
         events.append({"shard": deletion.name, "trash": trash, **event})
         if event["event"] == "renamed":
@@ -191,11 +189,11 @@ def _delete_batch(batch: tuple[Deletion, ...], plan: Plan, site: _Site) -> None:
 
 
 def _try_to_take_out(
-    deletion: Deletion, plan: Plan, site: _Site, holders: Holders, mounts: frozenset[str]
+    deletion: Deletion, plan: Plan, site: _Site, others: Others
 ) -> dict[str, object]:
     """Rename one shard into the trash unless something speaks against it; return the event."""
     try:
-        reasons = _changes(deletion, plan, site, holders, mounts) or _take_out(deletion, site)
+        reasons = _changes(deletion, plan, site, others) or _take_out(deletion, site)
     except OSError as error:
         message = f"can't be renamed into the trash: {reason_of(error)}; it is in its place"
     except _StrandedError as error:
@@ -224,14 +222,12 @@ def _intent(deletion: Deletion, site: _Site) -> dict[str, object]:
     }
 
 
-def _changes(
-    deletion: Deletion, plan: Plan, site: _Site, holders: Holders, mounts: frozenset[str]
-) -> tuple[Reason, ...]:
+def _changes(deletion: Deletion, plan: Plan, site: _Site, others: Others) -> tuple[Reason, ...]:
     """Look at the shard once more, right before its rename; return what now speaks against it."""
     found = scan_old_shard(site.layout.old_shards, deletion.name, fingerprint=True)
     if found is None:
         return (Reason("gone", "it is not there any more"),)
-    judged = judge(with_others(found, site.layout.old_shards, holders, mounts))
+    judged = judge(others.add_to(found))
     decision = decide(judged, plan.policy, time.time_ns())
     if not decision.evidence:
         return decision.reasons

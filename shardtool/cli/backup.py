@@ -1,0 +1,87 @@
+"""`shardtool backup`: snapshot raft, wal and config.toml."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from shardtool.cli import exits
+from shardtool.cli.options import amount
+from shardtool.cli.output import Output, safe
+from shardtool.cli.snapshots import add_store, meter, store_of, verified_json
+from shardtool.datadir.layout import find_layout
+from shardtool.datadir.server import find_server
+from shardtool.disk.locks import exclusive
+from shardtool.errors import BusyError
+from shardtool.snapshots.backup import Backup, find_sources, take_snapshot
+from shardtool.snapshots.restore import refuse_half_restored
+from shardtool.snapshots.store import create_store, refuse_overlap
+
+DESCRIPTION = """\
+Copies raft, wal and InfluxDB's config.toml into a snapshot: a directory named
+by its UTC time that appears only when every byte is on the disk and has been
+read back and compared. Changes nothing in raft and wal."""
+
+EPILOG = """\
+A snapshot is a BagIt bag (RFC 8493): data/ holds the files as they were,
+shardtool.json their modes, owners, times and links. Its directories are
+private to whoever ran the backup, for raft holds password hashes.
+
+With a server running it refuses (exit 4). --live copies all the same, until two
+passes find the same bytes, and marks the snapshot as live.
+
+examples:
+  shardtool backup
+  shardtool backup --to /backup/influxdb
+  shardtool --influx-config /opt/influxdb/shared/config.toml backup --live
+
+Verify without shardtool, in the snapshot's directory:
+  sha256sum -c manifest-sha256.txt"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's own arguments to `parser`."""
+    add_store(parser, "--to")
+    parser.add_argument(
+        "--live", action="store_true", help="copy although a server is running on the directory"
+    )
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Take a snapshot and tell where it is; return the exit code."""
+    layout = find_layout(args.data, args.influx_config, dict(os.environ))
+    store = store_of(args, layout)
+    with exclusive(layout.anchor, purpose="data directory"):
+        refuse_half_restored(layout)
+        refuse_overlap(layout, store)
+        find_sources(layout)  # what is missing is told before a store is created
+        server = find_server(layout)
+        if server is not None and not args.live:
+            raise BusyError(
+                f"{layout.name}: expected no server on it, found {server}; "
+                "stop it, or copy all the same with --live"
+            )
+        create_store(store)
+        with exclusive(store, purpose="snapshot directory"):
+            made = take_snapshot(layout, store, meter(out), live=args.live, server=server)
+    _tell(made, f" --store {store}" if args.store else "", out)
+    return exits.DONE
+
+
+def _tell(made: Backup, option: str, out: Output) -> None:
+    for warning in made.warnings:
+        out.warn(f"warning: {warning}")
+    snapshot = verified_json(made.path, made.verified)
+    out.document("backup", {"snapshot": snapshot, "warnings": list(made.warnings)})
+    metadata = made.verified.metadata
+    if metadata is None:
+        return
+    live = "live snapshot" if metadata.live else "snapshot"
+    content = amount(len(metadata.files), "file", metadata.payload_bytes)
+    path = safe(str(made.path))
+    out.line(f"{live} {metadata.id}: {content}, verified, in {path}")
+    if not out.quiet:
+        out.line()
+        out.line(f"verify again  shardtool snapshots verify {metadata.id}{safe(option)}")
+        out.line(f"by hand       cd {path} && sha256sum -c manifest-sha256.txt")
+        out.line(f"put it back   shardtool restore {metadata.id}{safe(option)}")

@@ -1,0 +1,244 @@
+"""The directory that holds the snapshots: where it is, what is in it, what a kill left in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from shardtool.datadir.layout import Layout
+from shardtool.disk.copy import read_bounded
+from shardtool.disk.durable import READ_DIRECTORY, READ_DIRECTORY_ITSELF, make_directories, opened
+from shardtool.disk.remove import remove_tree
+from shardtool.errors import ShardtoolError
+from shardtool.snapshots.bag import METADATA
+from shardtool.snapshots.metadata import (
+    DIRECTORIES,
+    MOST_BYTES,
+    DamagedError,
+    Metadata,
+    age_order,
+    decoded,
+    is_id,
+)
+
+# What is being written, and what is being removed: names that no list takes for a snapshot.
+PARTIAL = ".partial-"
+FORGOTTEN = ".forgotten-"
+_LEFTOVER = re.compile(r"\.(partial|forgotten)-(\d{8}T\d{6}Z(-\d+)?)(\.below\.\d+)*", re.ASCII)
+
+# Snapshots hold the password hashes of raft, whatever its own modes were: their owner, who ran
+# the backup, reads them and nobody else.
+PRIVATE_DIRECTORY = 0o700
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot as a list shows it; its payload has not been read.
+
+    Args:
+        id: its name.
+        path: its directory.
+        live: copied while a server could be running.
+        files: regular files in it.
+        bytes: their length.
+        problem: what is wrong with its metadata; empty for a sound one.
+    """
+
+    id: str
+    path: Path
+    live: bool = False
+    files: int = 0
+    bytes: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What is in a store.
+
+    Args:
+        snapshots: oldest first.
+        others: the names that are no snapshot's, and what they are.
+    """
+
+    snapshots: tuple[Snapshot, ...]
+    others: tuple[tuple[str, str], ...] = ()
+
+
+@contextlib.contextmanager
+def told(path: object, expected: str, advice: str) -> Iterator[None]:
+    """Turn an OSError of the block into the one line that an operator gets.
+
+    Raises:
+        ShardtoolError: the block raised OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ShardtoolError(
+            f"{path}: expected {expected}, found: {describe(error)}; {advice}"
+        ) from None
+
+
+def create_store(store: Path) -> None:
+    """Create the store where it is missing, for its owner alone.
+
+    Raises:
+        ShardtoolError: it can't be created, or something else has its name.
+    """
+    above = next(path for path in (store, *store.parents) if path.is_dir())
+    with told(store, "to create the snapshot directory", "name another one with --to DIR"):
+        make_directories(store, like=above, mode=PRIVATE_DIRECTORY)
+
+
+@contextlib.contextmanager
+def opened_store(store: Path) -> Iterator[int]:
+    """Open the store, which may be a link that an operator made.
+
+    Raises:
+        ShardtoolError: it is not there or no directory.
+    """
+    with contextlib.ExitStack() as stack:
+        with told(store, "the snapshot directory", "name it with --store DIR"):
+            descriptor = stack.enter_context(opened(store, READ_DIRECTORY))
+        yield descriptor
+
+
+def list_store(store: Path) -> Listing:
+    """Read what is in the store: names and metadata, no payload.
+
+    Raises:
+        ShardtoolError: the store can't be read.
+    """
+    snapshots, others = [], []
+    with opened_store(store) as directory:
+        for name in sorted(os.listdir(directory)):
+            what = _what_it_is(name, directory)
+            if what:
+                others.append((name, what))
+            else:
+                snapshots.append(_summary(name, store, directory))
+    snapshots.sort(key=lambda snapshot: age_order(snapshot.id))
+    return Listing(tuple(snapshots), tuple(others))
+
+
+def _what_it_is(name: str, directory: int) -> str:
+    """Say what `name` in the store is; empty for a directory with a snapshot's name."""
+    leftover = _LEFTOVER.fullmatch(name)
+    if leftover:
+        return "unfinished backup" if leftover[1] == "partial" else "being removed"
+    if not is_id(name):
+        return "no snapshot's name"
+    try:
+        with opened(name, READ_DIRECTORY_ITSELF, dir_fd=directory):
+            return ""
+    except NotADirectoryError:
+        return "a link or a file, not followed"
+    except OSError as error:
+        return f"unreadable: {describe(error)}"
+
+
+def _summary(name: str, store: Path, directory: int) -> Snapshot:
+    try:
+        with opened(name, READ_DIRECTORY_ITSELF, dir_fd=directory) as bag:
+            found = read_metadata(bag, name)
+    except (DamagedError, OSError) as error:
+        return Snapshot(name, store / name, problem=describe(error))
+    return Snapshot(name, store / name, found.live, len(found.files), found.payload_bytes)
+
+
+def describe(error: DamagedError | OSError) -> str:
+    """Return the reason alone: the system's, or the words that disk.copy found for it."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def read_metadata(bag: int, name: str) -> Metadata:
+    """Read shardtool.json in the bag that descriptor `bag` is open on.
+
+    Args:
+        bag: the bag's directory.
+        name: the id that it must have.
+
+    Raises:
+        DamagedError: it is not sound, or another snapshot's.
+        OSError: it can't be read.
+    """
+    found = decoded(read_bounded(METADATA, MOST_BYTES, dir_fd=bag))
+    if found.id != name:
+        raise DamagedError(f"the metadata of another snapshot, {found.id[:40]!r}")
+    return found
+
+
+def find_snapshot(listing: Listing, store: Path, wanted: str) -> Snapshot:
+    """Return the snapshot that the operator means.
+
+    Args:
+        listing: of the store.
+        store: for the message.
+        wanted: an id, or 'latest' for the newest whose metadata can be read.
+
+    Raises:
+        ShardtoolError: there is none.
+    """
+    if wanted == "latest":
+        sound = [snapshot for snapshot in listing.snapshots if not snapshot.problem]
+        if sound:
+            return sound[-1]
+        raise ShardtoolError(f"{store}: expected a snapshot, found none; make one with backup")
+    for snapshot in listing.snapshots:
+        if snapshot.id == wanted:
+            return snapshot
+    raise ShardtoolError(
+        f"{store}: expected a snapshot {wanted!r}, found none of that name; "
+        "see shardtool snapshots"
+    )
+
+
+def remove_leftovers(directory: int) -> tuple[str, ...]:
+    """Remove what killed backups and forgets left in the store, whose lock the caller holds.
+
+    Returns:
+        What could not be removed, as 'name: reason'.
+    """
+    failures: tuple[str, ...] = ()
+    for name in sorted(os.listdir(directory)):
+        if _LEFTOVER.fullmatch(name):
+            failures += remove_tree(directory, name).failures
+    return failures
+
+
+def refuse_overlap(layout: Layout, store: Path) -> None:
+    """Refuse a store inside what it is to hold, or where the server takes it for a shard.
+
+    Raises:
+        ShardtoolError: it lies in raft, wal, shard_db or shard_db_v2.
+    """
+    real = Path(os.path.realpath(store))
+    for directory in (layout.raft, layout.wal, layout.old_shards, layout.new_shards):
+        if real.is_relative_to(os.path.realpath(directory)):
+            raise ShardtoolError(
+                f"{store}: expected a snapshot directory of its own, found one inside "
+                f"{directory}; name another one with --to DIR"
+            )
+
+
+def sources_of(layout: Layout) -> dict[str, Path]:
+    """Return where raft and wal really lie, links resolved; they need not be there.
+
+    Raises:
+        ShardtoolError: raft, wal and db lie in one another.
+    """
+    found = {name: Path(os.path.realpath(getattr(layout, name))) for name in DIRECTORIES}
+    real = {**found, "db": Path(os.path.realpath(layout.db))}
+    for name, path in real.items():
+        for other, directory in real.items():
+            if name != other and path.is_relative_to(directory):
+                raise ShardtoolError(
+                    f"{path}: expected {name} and {other} to lie apart, found {name} in {other}; "
+                    "correct the paths in config.toml"
+                )
+    return found

@@ -1,0 +1,284 @@
+"""What tests share: captures, the command, a listing, and other processes, users and mounts.
+
+Everything here is a real thing: a real child that holds a real lock, a real mount, a real user
+without rights. What the machine does not permit is skipped, with the reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import pickle
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from hypothesis import settings
+
+from fixtures import Node
+
+# No database of examples in the repository, and no failure because a machine was slow.
+settings.register_profile("shardtool", deadline=None, database=None)
+settings.load_profile("shardtool")
+
+REPOSITORY = Path(__file__).parents[1]
+CAPTURES = REPOSITORY.parent / "shared" / "captures"
+_NOBODY = 65534
+_PR_SET_DUMPABLE = 4
+
+Entry: TypeAlias = tuple[int, int, int, int, str]
+"""mode, size, mtime in ns, inode, SHA-256 of what is in it (or where a link leads)."""
+Listing: TypeAlias = dict[str, Entry]
+Run: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
+Hold: TypeAlias = Callable[[Path, str], int]
+Mount: TypeAlias = Callable[..., Path]
+Unprivileged: TypeAlias = Callable[[Callable[[], Any]], Any]
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> Callable[[str], Path]:
+    """Unpack a capture by its name into tmp_path and return its directory."""
+    if not CAPTURES.is_dir():
+        missing = f"no captures in {CAPTURES}"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+
+    def unpack(name: str) -> Path:
+        with tarfile.open(CAPTURES / f"{name}.tar.gz") as archive:
+            archive.extractall(tmp_path, filter="tar")  # "data" would change the modes
+        return tmp_path / name
+
+    return unpack
+
+
+@pytest.fixture
+def shardtool() -> Run:
+    """Run `python -m shardtool ARGS`; `env` adds to the environment, `None` takes a name away."""
+
+    def run(
+        *args: str | Path, env: dict[str, str | None] | None = None, **settings: Any
+    ) -> subprocess.CompletedProcess[str]:
+        wanted: dict[str, str | None] = {**os.environ, "SHARDTOOL_DATA": None, **(env or {})}
+        wanted["PYTHONPATH"] = str(REPOSITORY)
+        return subprocess.run(
+            [sys.executable, "-m", "shardtool", *map(str, args)],
+            env={name: value for name, value in wanted.items() if value is not None},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            **settings,
+        )
+
+    return run
+
+
+@pytest.fixture
+def listing() -> Callable[[Path], Listing]:
+    """List everything below a path, itself as '.': two equal listings mean nothing changed."""
+    return _listing
+
+
+def _listing(root: Path) -> Listing:
+    found = {".": _entry(root)}
+    for directory, directories, files in os.walk(root):
+        for name in directories + files:
+            path = Path(directory, name)
+            found[str(path.relative_to(root))] = _entry(path)
+    return found
+
+
+def _entry(path: Path) -> Entry:
+    found = path.lstat()
+    content = b""
+    if stat.S_ISLNK(found.st_mode):
+        content = os.fsencode(os.readlink(path))
+    elif stat.S_ISREG(found.st_mode) and found.st_size < 1 << 30:
+        content = path.read_bytes()
+    return (
+        found.st_mode,
+        found.st_size,
+        found.st_mtime_ns,
+        found.st_ino,
+        hashlib.sha256(content).hexdigest(),
+    )
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    """Make a 0.8 node with three old shards, all marked, without values worth reading."""
+    made = Node(tmp_path / "data", version="0.8")
+    for number in (1, 2, 3):
+        made.old_shard(number, points=4)
+        made.mark(number)
+    return made
+
+
+# -- other processes ------------------------------------------------------------------------------
+
+_HOLDERS = {
+    # LevelDB itself, where it is there to ask; RocksDB's lock on LOCK is the same otherwise.
+    "database": """
+try:
+    import plyvel
+    held = plyvel.DB(path)
+except ImportError:
+    from rocksdict import Options, Rdict
+    held = Rdict(path, Options(raw_mode=True))
+""",
+    "lock": """
+import fcntl
+held = open(path, "r+b")
+fcntl.lockf(held, fcntl.LOCK_EX)
+""",
+    "open": "held = open(path, 'rb')",
+    "mapped": """
+import mmap, os
+file = os.open(path, os.O_RDONLY)
+held = mmap.mmap(file, 0, prot=mmap.PROT_READ)
+os.close(file)
+# Python's mmap keeps a descriptor of its own, LevelDB's does not: close that one too.
+for number in os.listdir('/proc/self/fd'):
+    try:
+        if os.path.samefile('/proc/self/fd/' + number, path):
+            os.close(int(number))
+    except OSError:
+        pass
+""",
+    "flock": """
+import fcntl, os
+held = os.open(path, os.O_RDONLY)
+fcntl.flock(held, fcntl.LOCK_EX)
+""",
+}
+
+
+@pytest.fixture
+def hold() -> Iterator[Hold]:
+    """Have a child hold a path until the test ends; return the child's pid.
+
+    How: 'database' (LevelDB open), 'lock' (a POSIX write lock), 'open', 'mapped' (without a
+    descriptor) or 'flock'.
+    """
+    children: list[subprocess.Popen[bytes]] = []
+
+    def start(path: Path, how: str) -> int:
+        end = "print('held', flush=True)\nimport sys; sys.stdin.read()\n"
+        script = f"path = {str(path)!r}\n{_HOLDERS[how]}\n{end}"
+        child = subprocess.Popen(
+            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        children.append(child)
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"held\n"
+        return child.pid
+
+    yield start
+    for child in children:
+        child.communicate()
+
+
+@pytest.fixture
+def unprivileged() -> Unprivileged:
+    """Call a function as a user without rights, in a child; return what it returns."""
+
+    def call(function: Callable[[], Any]) -> Any:
+        if os.geteuid() != 0:
+            return function()
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if not pid:
+            try:
+                os.setgroups([])
+                os.setgid(_NOBODY)
+                os.setuid(_NOBODY)
+                # As after an exec: otherwise the process may not look into its own /proc.
+                ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+                try:
+                    answer = (True, function())
+                except Exception as error:
+                    answer = (False, error)
+                with open(writer, "wb") as pipe:
+                    pickle.dump(answer, pipe)
+            finally:
+                os._exit(0)
+        os.close(writer)
+        with open(reader, "rb") as pipe:
+            content = pipe.read()
+        os.waitpid(pid, 0)
+        returned, answer = pickle.loads(content)
+        if not returned:
+            raise answer
+        return answer
+
+    return call
+
+
+@pytest.fixture
+def public_path() -> Iterator[Path]:
+    """Make a directory that every user can reach, which pytest's own tmp_path is not."""
+    path = Path(tempfile.mkdtemp(prefix="shardtool-test-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+# -- mounts ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mount() -> Iterator[Mount]:
+    """Mount a tmpfs, or bind `source`, at a target; return the target. Skips where it may not."""
+    mounted: list[Path] = []
+
+    def mount_at(target: Path, *, source: Path | None = None) -> Path:
+        if os.geteuid() != 0:
+            pytest.skip("only root may mount")
+        words = ["-t", "tmpfs", "none"] if source is None else ["--bind", str(source)]
+        done = subprocess.run(
+            ["mount", *words, str(target)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            pytest.skip(f"mounting is not permitted here: {done.stderr.strip()}")
+        mounted.append(target)
+        return target
+
+    yield mount_at
+    for target in reversed(mounted):
+        subprocess.run(["umount", str(target)], check=True)
+
+
+@pytest.fixture
+def file_limit() -> Iterator[Callable[[int], None]]:
+    """Limit how many files this process may have open, until the test ends."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def limit(count: int) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, before[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.fixture
+def no_orphans() -> Iterator[None]:
+    """Fail where a test leaves a child process behind, dead or alive."""
+    yield
+    left = []
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            left.append(os.waitpid(-1, 0)[0])
+    assert left == []

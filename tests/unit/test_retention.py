@@ -1,0 +1,83 @@
+"""Which snapshots go: the plan alone, no disk."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shardtool.snapshots.metadata import age_order, new_id
+from shardtool.snapshots.retention import Rules, plan_forget
+
+NOW = 1_800_000_000
+DAY = 86_400
+
+
+def ids(*ages_in_days: int) -> list[str]:
+    """Return the ids of snapshots that are so many days old."""
+    found: list[str] = []
+    for age in ages_in_days:
+        found.append(new_id(NOW - age * DAY, found.__contains__))
+    return found
+
+
+def test_the_newest_stay_by_number() -> None:
+    old, middle, new = ids(9, 5, 1)
+    plan = plan_forget([new, old, middle], Rules(last=2), NOW, lambda name: True)
+    assert plan.remove == (old,)
+    assert plan.keep == ((middle, ("keep-last",)), (new, ("keep-last",)))
+
+
+def test_what_is_young_enough_stays() -> None:
+    old, edge, new = ids(31, 30, 1)
+    plan = plan_forget([old, edge, new], Rules(within_s=30 * DAY), NOW, lambda name: True)
+    assert plan.remove == (old,)
+
+
+def test_either_rule_keeps() -> None:
+    old, middle, new = ids(60, 20, 1)
+    plan = plan_forget([old, middle, new], Rules(1, 30 * DAY), NOW, lambda name: True)
+    assert plan.keep == ((middle, ("keep-within",)), (new, ("keep-last", "keep-within")))
+
+
+def test_two_of_one_second_are_told_apart_by_their_number() -> None:
+    first, second = ids(1, 1)
+    plan = plan_forget([second, first], Rules(last=1), NOW, lambda name: True)
+    assert plan.remove == (first,)
+
+
+def test_the_newest_good_one_stays_when_no_keeper_is_good() -> None:
+    oldest, good, bad = ids(9, 5, 1)
+    plan = plan_forget([oldest, good, bad], Rules(last=1), NOW, lambda name: name != bad)
+    assert plan.keep == ((good, ("last-good",)), (bad, ("keep-last",)))
+    assert (plan.remove, plan.damaged) == ((oldest,), (bad,))
+
+
+def test_nothing_goes_when_nothing_is_good() -> None:
+    plan = plan_forget(ids(9, 5, 1), Rules(last=1), NOW, lambda name: False)
+    assert (plan.remove, plan.good) == ((), None)
+
+
+def test_nothing_is_read_when_nothing_would_go() -> None:
+    def refuse(name: str) -> bool:
+        raise AssertionError(f"{name} was read")
+
+    plan_forget(ids(9, 5), Rules(last=2), NOW, refuse)
+
+
+@given(
+    snapshots=st.lists(st.tuples(st.integers(0, 60), st.booleans()), max_size=12),
+    last=st.none() | st.integers(1, 14),
+    within=st.none() | st.integers(0, 70),
+)
+def test_a_good_snapshot_is_left_whenever_there_was_one(
+    snapshots: list[tuple[int, bool]], last: int | None, within: int | None
+) -> None:
+    names = ids(*(age for age, _ in snapshots))
+    good = {name for name, (_, is_good) in zip(names, snapshots, strict=True) if is_good}
+    rules = Rules(last, None if within is None else within * DAY)
+    plan = plan_forget(names, rules, NOW, good.__contains__)
+    kept = [name for name, _ in plan.keep]
+    assert sorted([*kept, *plan.remove]) == sorted(names)
+    assert not plan.remove or good & set(kept)
+    if last is not None:
+        assert set(sorted(names, key=age_order)[-last:]) <= set(kept)

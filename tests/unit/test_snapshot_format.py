@@ -1,0 +1,113 @@
+"""A snapshot's own files: what is written is read again, and what nobody wrote is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shardtool.disk.copy import Entry
+from shardtool.snapshots import bag
+from shardtool.snapshots.metadata import DamagedError, Metadata, decoded, is_id, new_id
+
+ID = "20261124T175153Z"
+TOPS = (
+    Entry("raft", "directory", 0o744, 0, 0, 0, 1),
+    Entry("wal", "directory", 0o755, 0, 0, 0, 2),
+)
+FILE = Entry("wal/log.1", "file", 0o600, 5, 6, 7, -8)
+LINK = Entry("wal/l", "link", 0o777, 0, 0, 0, 3, "\udc80/x")
+
+
+def metadata(*entries: Entry) -> Metadata:
+    return Metadata(ID, False, {"raft": "/r"}, (*TOPS, *entries), {0: "root"}, {}, (("s", "fifo"),))
+
+
+def changed(**fields: Any) -> bytes:
+    document = json.loads(metadata(FILE).encoded())
+    document["entries"][-1].update(fields)
+    return json.dumps(document).encode()
+
+
+def test_metadata_is_read_as_it_was_written() -> None:
+    whole = metadata(FILE, LINK)
+    assert decoded(whole.encoded()) == whole
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../x", "wal/../x", "/etc/passwd", "wal//x", "wal", "other", "wal/no/such", "wal/a\0b", ""],
+)
+def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
+    with pytest.raises(DamagedError):
+        decoded(changed(path=path))
+
+
+def test_an_entry_below_a_link_is_refused() -> None:
+    below = Entry("wal/l/x", "file", 0o600, 0, 0, 0, 0)
+    with pytest.raises(DamagedError):
+        decoded(metadata(LINK, below).encoded())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"mode": "77777"},
+        {"mode": 5},
+        {"size": -1},
+        {"size": True},
+        {"uid": 1 << 32},
+        {"mtime_ns": 1 << 70},
+        {"kind": "device"},
+    ],
+)
+def test_a_value_out_of_its_range_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(DamagedError):
+        decoded(changed(**fields))
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b"[" * 100_000, b"\xff", b"1e999"])
+def test_what_is_no_metadata_is_refused(content: bytes) -> None:
+    with pytest.raises(DamagedError):
+        decoded(content)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_break_the_reader_of_manifests(content: bytes) -> None:
+    with contextlib.suppress(DamagedError):
+        bag.parsed_manifest(content)
+
+
+@pytest.mark.parametrize("path", ["../../etc/passwd", "data/../../x", "/etc/passwd", "data//x"])
+def test_a_manifest_that_leads_out_of_the_bag_is_refused(path: str) -> None:
+    with pytest.raises(DamagedError, match="out of the bag"):
+        bag.parsed_manifest(f"{'0' * 64}  {path}\n".encode())
+
+
+def test_a_manifest_is_read_as_it_was_written() -> None:
+    digests = {"data/a b": "1" * 64, "data/\\é\x1b[1m": "2" * 64}
+    assert bag.parsed_manifest(bag.manifest(digests)) == digests
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb", "a\r", "a\u2028b", "a\x85", "a ", "%0A", "100%", "\udcff", "a\n"]
+)
+def test_a_name_that_one_of_the_readers_would_take_for_another_is_refused(name: str) -> None:
+    assert bag.problem_with_name(f"raft/{name}")
+
+
+def test_names_that_differ_only_in_normalization_are_refused() -> None:
+    assert bag.problem_with_names(["raft/é", "raft/e\u0301"]) is not None
+
+
+def test_an_id_is_a_time_that_exists() -> None:
+    names = [ID, f"{ID}-2", "20261324T175153Z", f"{ID}-0", "latest", f"{ID}\n", "²0261124T175153Z"]
+    assert [name for name in names if is_id(name)] == [ID, f"{ID}-2"]
+
+
+def test_a_second_snapshot_of_one_second_gets_a_number() -> None:
+    assert new_id(0, {"19700101T000000Z"}.__contains__) == "19700101T000000Z-2"
