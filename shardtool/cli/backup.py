@@ -14,7 +14,7 @@ from shardtool.datadir.server import find_server
 from shardtool.disk.locks import exclusive
 from shardtool.errors import BusyError
 from shardtool.snapshots.backup import Backup, find_sources, take_snapshot
-from shardtool.snapshots.restore import refuse_half_restored
+from shardtool.snapshots.pending import refuse_half_restored
 from shardtool.snapshots.store import create_store, refuse_overlap
 
 DESCRIPTION = """\

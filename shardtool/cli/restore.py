@@ -18,6 +18,7 @@ from shardtool.disk.locks import exclusive
 from shardtool.errors import BusyError, ShardtoolError
 from shardtool.snapshots import restore
 from shardtool.snapshots.metadata import CONFIG, Metadata
+from shardtool.snapshots.pending import Pending, pending_restore
 from shardtool.snapshots.store import find_snapshot, list_store, opened_store
 from shardtool.snapshots.verify import Verification, verify
 
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         raise ShardtoolError("restore needs a node to restore to: --data DIR, or --to elsewhere")
     locked = layout.anchor
     with exclusive(locked, purpose="data directory"):
-        pending = restore.pending_restore(layout)
+        pending = pending_restore(layout)
         if pending is None:
             return _restore_in_place(args, layout, locked, out)
         if args.id not in (None, "latest", pending.snapshot):
@@ -72,9 +73,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         return _finish(layout, pending, args, out)
 
 
-def _finish(
-    layout: Layout, pending: restore.Pending, args: argparse.Namespace, out: Output
-) -> int:
+def _finish(layout: Layout, pending: Pending, args: argparse.Namespace, out: Output) -> int:
     _refuse_server(layout)
     question = (
         f"The restore of snapshot {pending.snapshot} was interrupted when raft and wal "
@@ -88,9 +87,7 @@ def _finish(
     return exits.DONE
 
 
-def _restore_in_place(
-    args: argparse.Namespace, layout: Layout, locked: Path, out: Output
-) -> int:
+def _restore_in_place(args: argparse.Namespace, layout: Layout, locked: Path, out: Output) -> int:
     stamp = restore.new_stamp(layout)
     moves = restore.moves_for(layout, stamp)
     restore.refuse_immovable(moves)
@@ -108,7 +105,7 @@ def _restore_in_place(
         # Where there was no db, the lock is on what is about to be renamed away.
         with nullcontext() if locked == layout.db else exclusive(layout.db, purpose="directory"):
             warnings = restore.stage(directory, verified, moves, meter(out))
-            pending = restore.Pending(verified.id, str(path), stamp)
+            pending = Pending(verified.id, str(path), stamp)
             restore.begin(layout, pending, moves, lambda: _refuse_server(layout))
             _announce(moves, path, out)
             aside = restore.finish(layout, pending)

@@ -56,6 +56,11 @@ class Layout:
         return self.db / OWN
 
     @property
+    def pending_restore(self) -> Path:
+        """The file that stands while a restore swaps raft and wal; see snapshots.pending."""
+        return self.own / "restore.json"
+
+    @property
     def anchor(self) -> Path:
         """The first of db, raft and wal that is there: its lock makes this the only shardtool on
         the node, and its file system stands for the node's where there are no shards."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import grp
-import json
 import os
 import pwd
 import re
@@ -28,7 +27,6 @@ from shardtool.disk.copy import (
     new_file,
     open_regular,
     opened_below,
-    read_bounded,
     room_for,
     set_attributes,
     survey,
@@ -40,20 +38,16 @@ from shardtool.disk.durable import (
     make_directories,
     opened,
     sync_directory,
-    write_new_file,
 )
 from shardtool.disk.mounts import mount_points, mounts_at_or_below
 from shardtool.disk.remove import remove_tree
 from shardtool.errors import ShardtoolError
 from shardtool.journal import Journal
 from shardtool.snapshots import bag
-from shardtool.snapshots.metadata import Metadata, is_id, new_id
+from shardtool.snapshots.metadata import Metadata, new_id
+from shardtool.snapshots.pending import Pending, write_pending
 from shardtool.snapshots.store import PRIVATE_DIRECTORY, sources_of, told
 from shardtool.snapshots.verify import Verification
-
-PENDING_SCHEMA = "shardtool/pending-restore/1"
-_PENDING = "restore.json"
-_MOST_PENDING_BYTES = 1 << 16
 
 STAGED = ".restoring-"
 ASIDE = ".before-restore-"
@@ -77,59 +71,6 @@ class Move:
     place: Path
     staged: Path
     aside: Path
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A restore whose swap has begun and not ended.
-
-    Args:
-        snapshot: the id of the snapshot that is being put in place.
-        path: where that snapshot lies.
-        stamp: the UTC time in the names of what is staged and set aside.
-    """
-
-    snapshot: str
-    path: str
-    stamp: str
-
-
-def pending_restore(layout: Layout) -> Pending | None:
-    """Return the restore that was interrupted in the middle of its swap, or None. Pure read.
-
-    Raises:
-        ShardtoolError: the pending file is there but can't be read.
-    """
-    path = layout.own / _PENDING
-    advice = "see that raft and wal belong together, then remove it"
-    with told(path, "what shardtool wrote when a restore began", advice):
-        try:
-            with opened(layout.own, READ_DIRECTORY) as own:
-                content = read_bounded(_PENDING, _MOST_PENDING_BYTES, dir_fd=own)
-        except FileNotFoundError:
-            return None
-        try:
-            found = json.loads(content)
-            sound = found["schema"] == PENDING_SCHEMA and is_id(found["stamp"])
-            if sound and is_id(found["snapshot"]) and isinstance(found["path"], str):
-                return Pending(found["snapshot"], found["path"], found["stamp"])
-        except (ValueError, TypeError, KeyError, RecursionError):
-            pass
-        raise OSError(0, "something else", str(path))
-
-
-def refuse_half_restored(layout: Layout) -> None:
-    """Refuse to take the directory for a whole one while a restore's swap is unfinished.
-
-    Raises:
-        ShardtoolError: one is pending.
-    """
-    pending = pending_restore(layout)
-    if pending is not None:
-        raise ShardtoolError(
-            f"{layout.name}: expected raft and wal that belong together, found the restore of "
-            f"{pending.snapshot} interrupted in its swap; shardtool restore finishes it"
-        )
 
 
 def new_stamp(layout: Layout) -> str:
@@ -416,14 +357,9 @@ def begin(
             **asdict(pending),
             moves=[{"place": str(move.place), "aside": str(move.aside)} for move in moves],
         )
-        temporary = layout.own / f"{_PENDING}.new"
-        temporary.unlink(missing_ok=True)
-        content = json.dumps({"schema": PENDING_SCHEMA, **asdict(pending)})
-        write_new_file(temporary, content.encode("ascii") + b"\n")
-        os.rename(temporary, layout.own / _PENDING)
-        sync_directory(layout.own)
+        write_pending(layout, pending)
     except BaseException:
-        if not os.path.lexists(layout.own / _PENDING):
+        if not os.path.lexists(layout.pending_restore):
             remove_staged(moves)
         raise
 
@@ -439,7 +375,7 @@ def finish(layout: Layout, pending: Pending) -> tuple[Path, ...]:
     """
     aside = swap(moves_for(layout, pending.stamp))
     Journal(layout).append("restored", **asdict(pending), set_aside=[str(path) for path in aside])
-    (layout.own / _PENDING).unlink(missing_ok=True)
+    layout.pending_restore.unlink(missing_ok=True)
     sync_directory(layout.own)
     return aside
 

@@ -126,6 +126,14 @@ def list_store(store: Path) -> Listing:
     return Listing(tuple(snapshots), tuple(others))
 
 
+def has_snapshot(store: Path) -> bool:
+    """Say whether a complete snapshot is in the store; its content is not looked at."""
+    try:
+        return any(is_id(name) for name in os.listdir(store))
+    except OSError:
+        return False
+
+
 def _what_it_is(name: str, directory: int) -> str:
     """Say what `name` in the store is; empty for a directory with a snapshot's name."""
     leftover = _LEFTOVER.fullmatch(name)
@@ -193,8 +201,7 @@ def find_snapshot(listing: Listing, store: Path, wanted: str) -> Snapshot:
         if snapshot.id == wanted:
             return snapshot
     raise ShardtoolError(
-        f"{store}: expected a snapshot {wanted!r}, found none of that name; "
-        "see shardtool snapshots"
+        f"{store}: expected a snapshot {wanted!r}, found none of that name; see shardtool snapshots"
     )
 
 

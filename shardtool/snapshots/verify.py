@@ -104,9 +104,7 @@ def _read_tag_files(directory: int, problems: list[Problem]) -> dict[str, bytes]
     return tags
 
 
-def _manifest_in(
-    tags: Mapping[str, bytes], name: str, problems: list[Problem]
-) -> dict[str, str]:
+def _manifest_in(tags: Mapping[str, bytes], name: str, problems: list[Problem]) -> dict[str, str]:
     try:
         return bag.parsed_manifest(tags.get(name, b""))
     except DamagedError as error:
@@ -114,9 +112,7 @@ def _manifest_in(
         return {}
 
 
-def _metadata_in(
-    tags: Mapping[str, bytes], name: str, problems: list[Problem]
-) -> Metadata | None:
+def _metadata_in(tags: Mapping[str, bytes], name: str, problems: list[Problem]) -> Metadata | None:
     if bag.METADATA not in tags:
         return None
     try:

@@ -34,6 +34,7 @@ def find_stage(
     has_snapshot: bool,
     has_pruned: bool,
     has_leftovers: bool,
+    is_half_restored: bool,
 ) -> Stage:
     """Given what is on disk, return where the node stands.
 
@@ -43,8 +44,12 @@ def find_stage(
         has_snapshot: a snapshot of raft and wal is in the usual place.
         has_pruned: the journal tells of old shards that were deleted.
         has_leftovers: an interrupted prune left something in the trash.
+        is_half_restored: a restore was interrupted in the middle of its swap.
     """
     stage = _stage(tuple(j for j in old if j.is_shard), has_new, has_snapshot, has_pruned)
+    if is_half_restored:
+        advice = "raft and wal may not belong together: start no server before that"
+        return Stage(stage.name, stage.words, "shardtool restore", advice)
     if has_leftovers:
         advice = "an interrupted prune left shards in the trash; the next one finishes it"
         return Stage(stage.name, stage.words, "shardtool prune", advice)

@@ -1,0 +1,85 @@
+"""The pending file: a restore whose swap has begun and not ended."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+
+from shardtool.datadir.layout import Layout
+from shardtool.disk.copy import read_bounded
+from shardtool.disk.durable import READ_DIRECTORY, opened, sync_directory, write_new_file
+from shardtool.errors import ShardtoolError
+from shardtool.snapshots.metadata import is_id
+from shardtool.snapshots.store import told
+
+SCHEMA = "shardtool/pending-restore/1"
+_MOST_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A restore whose swap has begun and not ended.
+
+    Args:
+        snapshot: the id of the snapshot that is being put in place.
+        path: where that snapshot lies.
+        stamp: the UTC time in the names of what is staged and set aside.
+    """
+
+    snapshot: str
+    path: str
+    stamp: str
+
+
+def pending_restore(layout: Layout) -> Pending | None:
+    """Return the restore that was interrupted in the middle of its swap, or None. Pure read.
+
+    Raises:
+        ShardtoolError: the pending file is there but can't be read.
+    """
+    path = layout.pending_restore
+    advice = "see that raft and wal belong together, then remove it"
+    with told(path, "what shardtool wrote when a restore began", advice):
+        try:
+            with opened(layout.own, READ_DIRECTORY) as own:
+                content = read_bounded(path.name, _MOST_BYTES, dir_fd=own)
+        except FileNotFoundError:
+            return None
+        try:
+            found = json.loads(content)
+            sound = found["schema"] == SCHEMA and is_id(found["stamp"])
+            if sound and is_id(found["snapshot"]) and isinstance(found["path"], str):
+                return Pending(found["snapshot"], found["path"], found["stamp"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            pass
+        raise OSError(0, "something else", str(path))
+
+
+def refuse_half_restored(layout: Layout) -> None:
+    """Refuse to take the directory for a whole one while a restore's swap is unfinished.
+
+    Raises:
+        ShardtoolError: one is pending.
+    """
+    pending = pending_restore(layout)
+    if pending is not None:
+        raise ShardtoolError(
+            f"{layout.name}: expected raft and wal that belong together, found the restore of "
+            f"{pending.snapshot} interrupted in its swap; shardtool restore finishes it"
+        )
+
+
+def write_pending(layout: Layout, pending: Pending) -> None:
+    """Write the pending file: it is there whole, or not at all.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    path = layout.pending_restore
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    content = json.dumps({"schema": SCHEMA, **asdict(pending)})
+    write_new_file(temporary, content.encode("ascii") + b"\n")
+    os.rename(temporary, path)
+    sync_directory(layout.own)
