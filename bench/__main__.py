@@ -38,7 +38,9 @@ def seconds(side: Side) -> float:
     side.prepare()
     begin = time.perf_counter()
     for command in side.commands:
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        done = subprocess.run(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
+        )
         if done.returncode not in side.good:
             sys.exit(f"{' '.join(command)}: exit {done.returncode}: {done.stderr.decode()}")
     return time.perf_counter() - begin

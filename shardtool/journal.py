@@ -17,15 +17,18 @@ from typing import Any
 
 from shardtool.datadir.layout import Layout
 from shardtool.disk.durable import (
+    READ_DIRECTORY_ITSELF,
     give_to_owner_of,
     make_directories,
     opened,
-    sync_directory,
     write_all,
 )
 from shardtool.errors import ShardtoolError, reason_of
 
 SCHEMA = "shardtool/journal/1"
+# Closes a torn line so that it can never be read: one that lacks nothing but its end was not
+# there for whoever read it meanwhile, and must not appear later.
+_TORN = " (torn)\n"
 
 
 @dataclass(frozen=True)
@@ -67,19 +70,23 @@ class Journal:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             make_directories(self.path.parent, like=self._db)
-            is_new = not self.path.exists()
-            with opened(self.path, flags) as journal:
+            is_new = not os.path.lexists(self.path)
+            # db/.shardtool itself must be no link either: nothing is to be written elsewhere.
+            with (
+                opened(self.path.parent, READ_DIRECTORY_ITSELF) as own,
+                opened(self.path.name, flags, dir_fd=own) as journal,
+            ):
                 entry = os.fstat(journal)
                 if not stat.S_ISREG(entry.st_mode):
                     raise ShardtoolError(
                         f"{self.path}: expected the journal, found no regular file; move it away"
                     )
                 torn = entry.st_size and os.pread(journal, 1, entry.st_size - 1) != b"\n"
-                write_all(journal, ("\n" * bool(torn) + "".join(lines)).encode("ascii"))
+                write_all(journal, (_TORN * bool(torn) + "".join(lines)).encode("ascii"))
                 os.fsync(journal)
-            if is_new:
-                give_to_owner_of(self._db, self.path)
-                sync_directory(self.path.parent)
+                if is_new:
+                    give_to_owner_of(self._db, self.path)
+                    os.fsync(own)
         except OSError as error:
             raise ShardtoolError(
                 f"{self.path}: expected to write the journal, found: {reason_of(error)}; "

@@ -125,7 +125,7 @@ def node(tmp_path: Path) -> Node:
     return made
 
 
-# -- other processes ------------------------------------------------------------------------------
+# -- other processes --
 
 _HOLDERS = {
     # LevelDB itself, where it is there to ask; RocksDB's lock on LOCK is the same otherwise.
@@ -166,7 +166,7 @@ fcntl.flock(held, fcntl.LOCK_EX)
 
 @pytest.fixture
 def hold() -> Iterator[Hold]:
-    """Have a child hold a path until the test ends; return the child's pid.
+    """Have another process hold a path until the test ends; return its pid.
 
     How: 'database' (LevelDB open), 'lock' (a POSIX write lock), 'open', 'mapped' (without a
     descriptor) or 'flock'.
@@ -174,15 +174,17 @@ def hold() -> Iterator[Hold]:
     children: list[subprocess.Popen[bytes]] = []
 
     def start(path: Path, how: str) -> int:
-        end = "print('held', flush=True)\nimport sys; sys.stdin.read()\n"
-        script = f"path = {str(path)!r}\n{_HOLDERS[how]}\n{end}"
+        end = "import os, sys; print(os.getpid(), flush=True); sys.stdin.read()"
+        script = f"path = {str(path)!r}\n{_HOLDERS[how]}\n{end}\n"
+        # A child of a shell and not of ours: shardtool's own children are nobody else to it.
         child = subprocess.Popen(
-            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            ["sh", "-c", '"$@"; :', "sh", sys.executable, "-c", script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         children.append(child)
         assert child.stdout is not None
-        assert child.stdout.readline() == b"held\n"
-        return child.pid
+        return int(child.stdout.readline())
 
     yield start
     for child in children:
@@ -207,7 +209,7 @@ def unprivileged() -> Unprivileged:
                 ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
                 try:
                     answer = (True, function())
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - the parent raises it again
                     answer = (False, error)
                 with open(writer, "wb") as pipe:
                     pickle.dump(answer, pipe)
@@ -234,7 +236,7 @@ def public_path() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-# -- mounts ---------------------------------------------------------------------------------------
+# -- mounts --
 
 
 @pytest.fixture

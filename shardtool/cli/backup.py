@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 
 from shardtool.cli import exits
 from shardtool.cli.options import amount
@@ -64,8 +65,15 @@ def run(args: argparse.Namespace, out: Output) -> int:
         create_store(store)
         with exclusive(store, purpose="snapshot directory"):
             made = take_snapshot(layout, store, meter(out), live=args.live, server=server)
-    _tell(made, f" --store {store}" if args.store else "", out)
+    _tell(made, _same_options(args), out)
     return exits.DONE
+
+
+def _same_options(args: argparse.Namespace) -> str:
+    """Return the options that the commands to come need too, as they were given."""
+    named = (("--data", args.data), ("--influx-config", args.influx_config))
+    given = [*named, ("--store", args.store)]
+    return "".join(f" {option} {shlex.quote(value)}" for option, value in given if value)
 
 
 def _tell(made: Backup, option: str, out: Output) -> None:

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 def _show(history: History, everything: bool, out: Output) -> None:
     # A completed step speaks for the two before it; an intent that nothing followed is shown.
-    followed = {(r.get("run"), r.get("shard")) for r in history.records if _is_end(r)}
+    followed = {_subject(record) for record in history.records if _is_end(record)}
     rows = [
         (
             safe(str(record.get("time", "-"))[:19].replace("T", " ")),
@@ -61,12 +61,17 @@ def _show(history: History, everything: bool, out: Output) -> None:
             _detail(record),
         )
         for record in history.records
-        if everything or _is_end(record) or (record.get("run"), record.get("shard")) not in followed
+        if everything or _is_end(record) or _subject(record) not in followed
     ]
     if not rows:
         out.line("nothing was done here yet")
         return
     out.table(("TIME", "EVENT", "SHARD", "DETAIL"), rows)
+
+
+def _subject(record: dict[str, Any]) -> tuple[str, str]:
+    # As text: a record that was tampered with may have anything there.
+    return str(record.get("run")), str(record.get("shard"))
 
 
 def _is_end(record: dict[str, Any]) -> bool:
@@ -79,7 +84,7 @@ def _detail(record: dict[str, Any]) -> str:
         value = record.get(key)
         if value is None:
             continue
-        if key == "freed_bytes" and isinstance(value, int):
+        if key == "freed_bytes" and isinstance(value, int) and 0 <= value < 1 << 63:
             parts.append(f"freed {size(value)}")
         elif isinstance(value, list):
             parts.append(", ".join(str(item) for item in value))

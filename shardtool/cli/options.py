@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from decimal import Decimal
 
 from shardtool.cli.output import Output, plural, size
 from shardtool.errors import UsageError
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE)
-_PART = re.compile(r"(\d+)([wdhms])")
+_SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,9})?)\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
+_PART = re.compile(r"(\d{1,30})([wdhms])", re.ASCII)
 _SECONDS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
@@ -88,7 +89,7 @@ def bytes_of(text: str) -> int:
     if not match:
         raise argparse.ArgumentTypeError(f"expected a size such as 100G or 500M, found {text!r}")
     power = "KMGTP".index(match[2].upper()) + 1 if match[2] else 0
-    return int(float(match[1]) * 1024**power)
+    return int(Decimal(match[1]) * 1024**power)
 
 
 def seconds_of(text: str) -> int:

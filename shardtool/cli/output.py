@@ -46,7 +46,7 @@ def moment(ns: int | None) -> str:
 
 def iso(ns: int | None) -> str | None:
     """Return a time in ns since the epoch as ISO 8601 UTC with microseconds, or None."""
-    return None if not ns else _utc(ns).isoformat().replace("+00:00", "Z")
+    return None if not ns else _utc(ns).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _utc(ns: int) -> datetime:

@@ -215,7 +215,7 @@ def _show_outcome(plan: Plan, outcome: Outcome, out: Output) -> None:
     if not out.quiet:
         out.line(
             f"free space went from {size(outcome.free_before)} to {size(outcome.free_after)} "
-            f"({'+' if gained >= 0 else '-'}{size(abs(gained))}, whatever else was written)"
+            f"({'+' if gained >= 0 else '-'}{size(abs(gained))}; other writers count in it)"
         )
     for name in outcome.put_back:
         out.warn(f"{name}: put back from the trash: it is not what was to be deleted")

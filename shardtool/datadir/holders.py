@@ -9,7 +9,6 @@ from pathlib import Path
 
 # The server's process names (FORMATS.md, "Where things are").
 SERVER_NAMES = ("influxdb", "influxdb-daemon")
-_KERNEL = 2  # kthreadd, the parent of the kernel's threads
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,8 @@ def find_holders(directories: Iterable[Path]) -> Holders:
     unseen = 0
     servers: list[tuple[int, str]] = []
     for process in psutil.process_iter(["name", "ppid"]):
-        # The kernel's own threads (children of 2) have no files.
-        if process.pid in (os.getpid(), _KERNEL) or process.info["ppid"] == _KERNEL:
+        # Our own children are us: while they scan they have this and that open for a moment.
+        if os.getpid() in (process.pid, process.info["ppid"]):
             continue
         name = process.info["name"] or "?"
         try:
@@ -75,6 +74,8 @@ def find_holders(directories: Iterable[Path]) -> Holders:
         except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
             continue
         except (psutil.AccessDenied, OSError):
+            if _has_no_files(process.pid):
+                continue
             unseen += 1
             if name in SERVER_NAMES:
                 servers.append((process.pid, name))
@@ -84,7 +85,24 @@ def find_holders(directories: Iterable[Path]) -> Holders:
     return Holders(ordered, unseen, tuple(servers))
 
 
+def _has_no_files(pid: int) -> bool:
+    """Say whether a process is a thread of the kernel's or a zombie: neither has a command line."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return not file.read(1)
+    except OSError:
+        return False
+
+
 def _mapped_files(pid: int) -> set[str]:
-    with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as lines:
-        fields = (line.rstrip("\n").split(None, 5) for line in lines)
-        return {field[5] for field in fields if len(field) == 6 and field[5].startswith("/")}
+    found = set()
+    with open(
+        f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape", newline="\n"
+    ) as lines:
+        for line in lines:
+            at = line.find("/")
+            if at > 0:
+                path = line[at:].rstrip("\n")
+                # proc(5): a newline stands as \012, and a backslash as itself: it may be either.
+                found |= {path, path.replace("\\012", "\n")}
+    return found

@@ -11,7 +11,7 @@ from pathlib import Path
 from shardtool.datadir.holders import Holders, OpenFile, find_holders
 from shardtool.datadir.layout import Layout
 from shardtool.datadir.marker import MARKER, Marker, read_marker
-from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened
+from shardtool.disk.durable import READ_DIRECTORY, READ_DIRECTORY_ITSELF, opened_quietly
 from shardtool.disk.locks import Lock, LockState, look_at_lock
 from shardtool.disk.mounts import mount_points, mounts_at_or_below
 from shardtool.disk.parallel import Pending
@@ -21,8 +21,9 @@ from shardtool.errors import reason_of
 # FORMATS.md, "db/shard_db_v2/NNNNN": the `type` file's possible content; none means leveldb.
 ENGINES = ("leveldb", "rocksdb", "hyperleveldb", "lmdb")
 
-# FORMATS.md, "db/shard_db/NNNNN": the files of a LevelDB, and the marker.
-_TABLES_AND_LOGS = (".ldb", ".sst", ".log")
+# FORMATS.md, "db/shard_db/NNNNN": the files of a LevelDB, and the marker. Tables and
+# write-ahead logs are the ones that hold values.
+VALUE_FILES = (".ldb", ".sst", ".log")
 _SINGLE_FILES = re.compile(r"CURRENT|LOCK|LOG|LOG\.old|MANIFEST-\d+|\d+\.dbtmp|" + MARKER)
 
 
@@ -146,7 +147,8 @@ def take_inventory(layout: Layout, *, fingerprints: bool = False) -> Inventory:
 
 def _entries(directory: Path) -> list[str] | None:
     try:
-        return sorted(os.listdir(directory))
+        with opened_quietly(directory, READ_DIRECTORY) as descriptor:
+            return sorted(os.listdir(descriptor))
     except FileNotFoundError:
         return None
 
@@ -180,10 +182,14 @@ def scan_old_shard(directory: Path, name: str, *, fingerprint: bool) -> OldShard
             length = entry.st_size if kind == "file" else 0
             alone = Tree(entry.st_ino, 1, 0, length, size, 0, entry.st_mtime_ns)
             return OldShard(name, kind, tree=alone)
-        with opened(directory / name, READ_DIRECTORY_ITSELF) as shard:
+        with opened_quietly(directory / name, READ_DIRECTORY_ITSELF) as shard:
             marker = read_marker(shard)
             tree = measure(
-                shard, newer_than_ns=marker.written_at_ns, keep=_no_table, fingerprint=fingerprint
+                shard,
+                newer_than_ns=marker.written_at_ns,
+                newer_suffixes=VALUE_FILES,
+                keep=_no_table,
+                fingerprint=fingerprint,
             )
             lock = look_at_lock("LOCK", dir_fd=shard)
     except FileNotFoundError:
@@ -216,11 +222,11 @@ def _no_table(names: list[str]) -> list[str]:
     This runs for every file of every shard, and nearly always all of the numbers are numbers:
     that is one look at all of them together.
     """
-    numbered = [name[:-4] for name in names if name.endswith(_TABLES_AND_LOGS)]
-    rest = [name for name in names if not name.endswith(_TABLES_AND_LOGS)]
+    numbered = [name[:-4] for name in names if name.endswith(VALUE_FILES)]
+    rest = [name for name in names if not name.endswith(VALUE_FILES)]
     together = "".join(numbered)
     if numbered and not (together.isdigit() and together.isascii() and all(numbered)):
-        rest += [n for n in names if n.endswith(_TABLES_AND_LOGS) and not _is_number(n[:-4])]
+        rest += [n for n in names if n.endswith(VALUE_FILES) and not _is_number(n[:-4])]
     return rest
 
 
@@ -266,7 +272,7 @@ class Others:
 
 def _scan_new_shard(directory: Path, name: str) -> NewShard | None:
     try:
-        with opened(directory / name, READ_DIRECTORY_ITSELF) as shard:
+        with opened_quietly(directory / name, READ_DIRECTORY_ITSELF) as shard:
             lock = look_at_lock("LOCK", dir_fd=shard)
             return NewShard(name, _engine(shard), measure(shard), lock)
     except FileNotFoundError:
@@ -278,7 +284,8 @@ def _scan_new_shard(directory: Path, name: str) -> NewShard | None:
 def _engine(shard: int) -> str:
     """Return the engine that the `type` file names (FORMATS.md, "db/shard_db_v2/NNNNN")."""
     try:
-        with opened("type", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=shard) as file:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        with opened_quietly("type", flags, dir_fd=shard) as file:
             content = os.read(file, 64)
     except FileNotFoundError:
         return "leveldb"

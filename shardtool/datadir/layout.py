@@ -87,9 +87,12 @@ def find_layout(data: str | None, config: str | None, environment: dict[str, str
     """
     if data is not None and config is not None:
         raise UsageError("--data and --influx-config name the same thing twice; give one of them")
+    if "" in (data, config):
+        # An unset variable in a script; the default would be another node than the one meant.
+        raise UsageError("--data and --influx-config need a name, found an empty one")
     if config is not None:
         return _from_config(Path(config))
-    named = data or environment.get("SHARDTOOL_DATA") or ""
+    named = data or environment.get("SHARDTOOL_DATA")
     if named:
         return _from_directory(Path(named))
     if not PACKAGED_DATA.is_dir():
@@ -105,11 +108,11 @@ def _from_directory(root: Path) -> Layout:
     expected = "expected a directory with db/, raft/ and wal/"
     try:
         os.listdir(root)
-    except OSError as error:
-        raise ShardtoolError(
-            f"{root}: {expected}, found: {reason_of(error)}; check --data"
-        ) from None
-    if not any((root / name).is_dir() for name in ("db", "raft", "wal")):
+        has_any = any((root / name).is_dir() for name in ("db", "raft", "wal"))
+    except (OSError, ValueError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else str(error)
+        raise ShardtoolError(f"{root}: {expected}, found: {reason}; check --data") from None
+    if not has_any:
         raise ShardtoolError(
             f"{root}: {expected}, found none of them; "
             "check --data, or use --influx-config where the three lie apart"
@@ -117,7 +120,8 @@ def _from_directory(root: Path) -> Layout:
     root = root.absolute()
     layout = Layout(root / "db", root / "raft", root / "wal", None, str(root))
     _check_db(layout)
-    candidates = (root / "config.toml", root.parent / "config.toml")
+    beside = Path(os.path.realpath(root)).parent
+    candidates = (root / "config.toml", beside / "config.toml")
     config = next((path for path in candidates if _is_of(path, root)), None)
     return replace(layout, config=config)
 
@@ -133,8 +137,8 @@ def _is_of(config: Path, root: Path) -> bool:
     if config.parent == root:
         return True
     try:
-        return _from_config(config).raft == root / "raft"
-    except ShardtoolError:
+        return _from_config(config).raft.samefile(root / "raft")
+    except (ShardtoolError, OSError):
         return False
 
 
@@ -157,7 +161,7 @@ def _from_config(path: Path) -> Layout:
             f"{path}: {expected}, found bytes that are no UTF-8 at offset {error.start}; "
             "name the directories with --data"
         ) from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, and numbers beyond belief
         raise ShardtoolError(
             f"{path}: {expected}, found no TOML: {error}; "
             "correct it, or name the directories with --data"
@@ -181,7 +185,7 @@ def _from_config(path: Path) -> Layout:
 def _directory(path: Path, content: dict[str, object], section: str) -> Path:
     table = content.get(section)
     value = table.get("dir") if isinstance(table, dict) else None
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or "\0" in value:
         raise ShardtoolError(
             f'{path}: expected a [{section}] section with dir = "...", found none; '
             "name the directories with --data"

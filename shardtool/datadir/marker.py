@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from dataclasses import dataclass
 
-from shardtool.disk.durable import opened
+from shardtool.disk.durable import opened_quietly
 from shardtool.errors import reason_of
 
 MARKER = "MIGRATED"
 # FORMATS.md, "db/shard_db/NNNNN": exactly these bytes.
 CONTENT = b"done.\n"
+_CLOCK_SKEW = 60 * 1_000_000_000  # ns; what a file server's clock may be ahead of ours
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Marker:
         present: something has the name.
         written_at_ns: its mtime in ns since the epoch; None where there is none.
         problem: empty for a sound marker, else a reason word: 'marker-not-a-file',
-            'marker-content' or 'marker-unreadable'.
+            'marker-content', 'marker-in-future' or 'marker-unreadable'.
         detail: what was found instead, in words.
     """
 
@@ -55,7 +57,8 @@ def read_marker(shard: int) -> Marker:
         return Marker(True, written, "marker-not-a-file", found)
     try:
         # O_NONBLOCK: should it have become a FIFO since, opening must not wait for a writer.
-        with opened(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=shard) as file:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        with opened_quietly(MARKER, flags, dir_fd=shard) as file:
             content = os.read(file, len(CONTENT) + 1)
     except FileNotFoundError:
         return Marker()
@@ -63,6 +66,9 @@ def read_marker(shard: int) -> Marker:
         return Marker(True, written, "marker-unreadable", reason_of(error))
     if content != CONTENT:
         return Marker(True, written, "marker-content", _difference(content, entry.st_size))
+    if written > time.time_ns() + _CLOCK_SKEW:
+        # Whatever 0.7 writes after a rollback would be older than such a marker.
+        return Marker(True, written, "marker-in-future", "its time is later than now")
     return Marker(True, written)
 
 

@@ -9,9 +9,6 @@ from shardtool.datadir.marker import MARKER
 from shardtool.disk.locks import Lock
 from shardtool.disk.tree import reclaimable_links
 
-# Files that can hold values: tables and write-ahead logs.
-_VALUE_FILES = (".ldb", ".sst", ".log")
-
 
 @dataclass(frozen=True)
 class Reason:
@@ -164,7 +161,7 @@ def written_after_marker(shard: OldShard) -> tuple[str, ...]:
     or a log with something in it does: points that a 0.7 after a rollback took, which no
     migration will visit again (HAZARDS.md, 9).
     """
-    return tuple(name for name in sorted(shard.tree.newer) if name.endswith(_VALUE_FILES))
+    return tuple(sorted(shard.tree.newer))
 
 
 def reclaimable_together(judged: tuple[Judged, ...]) -> int:

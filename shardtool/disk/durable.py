@@ -25,6 +25,38 @@ def opened(path: Path | str, flags: int, *, dir_fd: int | None = None) -> Iterat
         os.close(descriptor)
 
 
+def open_quietly(path: Path | str, flags: int, *, dir_fd: int | None = None) -> int:
+    """Open `path` for reading without leaving an access time behind, where the system lets us.
+
+    Only a file's owner and root may (open(2), O_NOATIME); for others it is opened as it is.
+
+    Returns:
+        The descriptor, the caller's to close.
+
+    Raises:
+        OSError: as os.open does.
+    """
+    flags |= os.O_CLOEXEC
+    try:
+        return os.open(path, flags | os.O_NOATIME, dir_fd=dir_fd)
+    except PermissionError:
+        return os.open(path, flags, dir_fd=dir_fd)
+
+
+@contextlib.contextmanager
+def opened_quietly(path: Path | str, flags: int, *, dir_fd: int | None = None) -> Iterator[int]:
+    """Open as open_quietly does, yield the descriptor, close it.
+
+    Raises:
+        OSError: as os.open does.
+    """
+    descriptor = open_quietly(path, flags, dir_fd=dir_fd)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in directory `path` durable (fsync of the directory).
 

@@ -17,11 +17,13 @@ def mount_points() -> frozenset[str]:
         OSError: /proc/self/mountinfo can't be read.
     """
     found = set()
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+    # A path may hold a carriage return: only a newline ends a line here.
+    with open(
+        "/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n"
+    ) as lines:
         for line in lines:
             # proc(5): space, tab, newline and backslash stand as octal escapes.
-            path = _OCTAL.sub(lambda match: chr(int(match[1], 8)), line.split(" ")[4])
-            found.add(path)
+            found.add(_OCTAL.sub(lambda match: chr(int(match[1], 8)), line.split(" ")[4]))
     return frozenset(found)
 
 

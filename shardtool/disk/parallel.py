@@ -36,11 +36,20 @@ class Pending(Generic[Item, Answer]):
         self._children: list[tuple[int, int]] = []
         cores = len(os.sched_getaffinity(0))
         if cores > 1 and len(items) >= _FEWEST_ITEMS:
-            self._children = [self._start(first, cores) for first in range(cores)]
+            try:
+                for first in range(cores):
+                    self._children.append(self._start(first, cores))
+            except OSError:
+                self.stop()  # no process or descriptor to be had: `answers` does it all itself
 
     def _start(self, first: int, step: int) -> tuple[int, int]:
         reader, writer = os.pipe()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(reader)
+            os.close(writer)
+            raise
         if pid:
             os.close(writer)
             return pid, reader

@@ -15,6 +15,7 @@ from shardtool.errors import reason_of
 
 LIFTED = ".below."  # between the tree's name and a number: a directory lifted out of it
 _BATCH = 1024
+_MOST_PASSES = 100  # each but the last removes something: more are somebody's making
 
 
 @dataclass
@@ -91,20 +92,32 @@ class _Remover:
             self._fail(name, reason_of(error))
 
     def _empty(self, directory: int, path: str) -> bool:
-        """Remove all names in `directory`, batch by batch; say whether it is empty now."""
-        while True:
-            with os.scandir(directory) as entries:
-                names = [entry.name for entry in itertools.islice(entries, _BATCH)]
-            if not names:
-                return True
-            failed, files = self.done.failed, self.done.files
-            for name in names:
-                self._remove_from(directory, name, path)
-            self._progress(self.done.files - files)
-            if self.done.failed > failed:
-                return False
+        """Remove all names in `directory`; say whether it is empty now.
 
-    def _remove_from(self, directory: int, name: str, path: str) -> None:
+        Pass after pass, since a name may be passed over while others go, until one removes
+        nothing more: what is left then is what can't be removed.
+        """
+        for _ in range(_MOST_PASSES):
+            failures: list[tuple[str, str]] = []
+            gone = 0
+            with os.scandir(directory) as entries:
+                while names := [entry.name for entry in itertools.islice(entries, _BATCH)]:
+                    files = self.done.files
+                    for name in names:
+                        reason = self._remove_from(directory, name)
+                        gone += not reason
+                        if reason:
+                            failures.append((f"{path}/{name}", reason))
+                    self._progress(self.done.files - files)
+            if not gone:
+                for name, reason in failures:
+                    self._fail(name, reason)
+                return not failures
+        self._fail(path, "names keep appearing in it")
+        return False
+
+    def _remove_from(self, directory: int, name: str) -> str:
+        """Remove or lift one name; return the reason why it can't be, or nothing."""
         try:
             entry = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if stat.S_ISDIR(entry.st_mode):
@@ -112,9 +125,10 @@ class _Remover:
             else:
                 self._unlink(directory, name, entry)
         except FileNotFoundError:
-            return
+            pass
         except OSError as error:
-            self._fail(f"{path}/{name}", reason_of(error))
+            return reason_of(error)
+        return ""
 
     def _lift(self, directory: int, name: str) -> None:
         for lifted in self._lifted:

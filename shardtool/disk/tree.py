@@ -10,10 +10,11 @@ import hashlib
 import itertools
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from shardtool.disk.durable import READ_DIRECTORY_ITSELF
+from shardtool.disk.durable import READ_DIRECTORY_ITSELF, open_quietly
 from shardtool.disk.mounts import mount_id
 from shardtool.errors import reason_of
 
@@ -66,11 +67,13 @@ class Tree:
             with a name outside it do not.
         last_write_ns: newest mtime of a file in it; 0 where there is none.
         linked: the files with several names.
-        oddities: what is no regular file, the root excepted; the first 100 of them.
+        oddities: what is no regular file, the root excepted; the first 100 of each kind.
         names: those names at the top that the caller asked to keep.
-        newer: regular files at the top that are not empty and were written after the asked-for
-            moment; the first 100 of them.
-        fingerprint: hex digest over every name, inode, size, mode and time; empty if not asked.
+        newer: regular files at the top that are not empty, have one of the asked-for suffixes
+            and were written after the asked-for moment; the first 100 of them.
+        fingerprint: hex digest over every name, inode, size, mode and mtime; empty if not asked.
+        changes: hex digest over every file's ctime, which tells of a content that was changed
+            and whose mtime was set back; and of a hard link that came or went.
     """
 
     inode: int = 0
@@ -85,6 +88,17 @@ class Tree:
     names: tuple[str, ...] = ()
     newer: tuple[str, ...] = ()
     fingerprint: str = ""
+    changes: str = ""
+
+    def is_same_as(self, later: Tree) -> bool:
+        """Say whether `later`, measured after this one, is the same tree, unchanged.
+
+        Where a file has several names, the ctimes may differ: taking away one of its other
+        names changes them, and a prune does so itself.
+        """
+        if self.fingerprint != later.fingerprint:
+            return False
+        return self.changes == later.changes or bool(self.linked)
 
 
 @dataclass
@@ -92,8 +106,10 @@ class _Sums:
     """The running totals of one walk."""
 
     newer_than_ns: int | None
+    newer_suffixes: tuple[str, ...]
     keep: Callable[[list[str]], list[str]]
     fingerprint: int | None
+    changes: int = 0
     files: int = 0
     directories: int = 0
     apparent: int = 0
@@ -101,16 +117,19 @@ class _Sums:
     last_write_ns: int = 0
     links: dict[tuple[int, int], list[int]] = field(default_factory=dict)
     oddities: list[Oddity] = field(default_factory=list)
+    kinds: Counter[str] = field(default_factory=Counter)
     names: list[str] = field(default_factory=list)
     newer: list[str] = field(default_factory=list)
 
     def note_newer(self, name: str, entry: os.stat_result) -> None:
         newer = self.newer_than_ns is not None and entry.st_mtime_ns > self.newer_than_ns
-        if newer and entry.st_size and len(self.newer) < _MOST_LISTED:
+        holds = entry.st_size > 0 and name.endswith(self.newer_suffixes)
+        if newer and holds and len(self.newer) < _MOST_LISTED:
             self.newer.append(name)
 
     def odd(self, path: str, kind: str, detail: str = "") -> None:
-        if len(self.oddities) < _MOST_LISTED:
+        self.kinds[kind] += 1
+        if self.kinds[kind] <= _MOST_LISTED:
             self.oddities.append(Oddity(path, kind, detail))
 
 
@@ -122,6 +141,7 @@ def measure(
     root: int,
     *,
     newer_than_ns: int | None = None,
+    newer_suffixes: tuple[str, ...] = ("",),
     keep: Callable[[list[str]], list[str]] = _keep_none,
     fingerprint: bool = False,
 ) -> Tree:
@@ -130,6 +150,7 @@ def measure(
     Args:
         root: a directory's descriptor; it stays open and is the caller's to close.
         newer_than_ns: list in Tree.newer what was written after this moment (ns), if given.
+        newer_suffixes: list there only names that end so.
         keep: given names at the top, returns those to list in Tree.names.
         fingerprint: take the fingerprint too.
 
@@ -139,7 +160,7 @@ def measure(
     Raises:
         OSError: the root itself can't be listed, or /proc does not tell its mount.
     """
-    sums = _Sums(newer_than_ns, keep, 0 if fingerprint else None)
+    sums = _Sums(newer_than_ns, newer_suffixes, keep, 0 if fingerprint else None)
     own = os.fstat(root)
     sums.blocks += own.st_blocks
     sums.directories += 1
@@ -164,7 +185,8 @@ def _walk(root: int, directories: list[str], mount: int, sums: _Sums) -> None:
                 os.close(above)
                 continue
             try:
-                descriptor = os.open(below.rpartition("/")[2], READ_DIRECTORY_ITSELF, dir_fd=above)
+                name = below.rpartition("/")[2]
+                descriptor = open_quietly(name, READ_DIRECTORY_ITSELF, dir_fd=above)
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -199,9 +221,7 @@ def _add_directory(descriptor: int, path: str, sums: _Sums) -> list[str]:
         if not _add_plain_files(names, entries, prefix, sums):
             _add_entries(names, entries, prefix, sums, children)
         if sums.fingerprint is not None:
-            sums.fingerprint += sum(
-                _print_of(prefix + name, entry) for name, entry in zip(names, entries, strict=True)
-            )
+            _add_fingerprints(names, entries, prefix, sums)
     return children
 
 
@@ -305,17 +325,25 @@ def _kind(mode: int) -> str:
     return "fifo" if stat.S_ISFIFO(mode) else "device"
 
 
-def _print_of(path: str, entry: os.stat_result) -> int:
-    """Return one entry's part of the fingerprint; the parts are added up, modulo 2^256.
+def _add_fingerprints(
+    names: list[str], entries: list[os.stat_result], prefix: str, sums: _Sums
+) -> None:
+    """Add each entry's part of the fingerprint; the parts are added up, modulo 2^256.
 
     A sum, so that neither the order of a directory's names nor their number matters to memory.
-    The change time is in it: a file whose content was changed and whose mtime was set back is
-    another file. A directory's size and times are not: they change with its names, and each of
-    those has a part of its own.
+    A directory's size and times are not in it: they change with its names, and each of those
+    has a part of its own.
     """
-    line = b"%s\0%d %o" % (os.fsencode(path), entry.st_ino, entry.st_mode)
-    if not stat.S_ISDIR(entry.st_mode):
-        line += b" %d %d %d" % (entry.st_size, entry.st_mtime_ns, entry.st_ctime_ns)
+    assert sums.fingerprint is not None
+    for name, entry in zip(names, entries, strict=True):
+        line = b"%s\0%d %o" % (os.fsencode(prefix + name), entry.st_ino, entry.st_mode)
+        if not stat.S_ISDIR(entry.st_mode):
+            sums.changes += _number_of(line + b" %d" % entry.st_ctime_ns)
+            line += b" %d %d" % (entry.st_size, entry.st_mtime_ns)
+        sums.fingerprint += _number_of(line)
+
+
+def _number_of(line: bytes) -> int:
     return int.from_bytes(hashlib.sha256(line).digest(), "big")
 
 
@@ -325,10 +353,11 @@ def _tree(sums: _Sums, own: os.stat_result) -> Tree:
         for (device, inode), (links, seen, size) in sorted(sums.links.items())
     )
     single = sums.blocks * BLOCK
-    digest = ""
+    fingerprint = changes = ""
     if sums.fingerprint is not None:
-        root = int.from_bytes(hashlib.sha256(b"%d %d" % (own.st_dev, own.st_ino)).digest(), "big")
-        digest = f"{(sums.fingerprint + root) % (1 << 256):064x}"
+        root = _number_of(b"%d %d" % (own.st_dev, own.st_ino))
+        fingerprint = f"{(sums.fingerprint + root) % (1 << 256):064x}"
+        changes = f"{sums.changes % (1 << 256):064x}"
     return Tree(
         inode=own.st_ino,
         files=sums.files,
@@ -341,7 +370,8 @@ def _tree(sums: _Sums, own: os.stat_result) -> Tree:
         oddities=tuple(sums.oddities),
         names=tuple(sums.names),
         newer=tuple(sums.newer),
-        fingerprint=digest,
+        fingerprint=fingerprint,
+        changes=changes,
     )
 
 

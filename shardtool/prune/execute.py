@@ -7,11 +7,13 @@ the rename is on disk before its first file is removed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from shardtool.datadir.holders import find_holders
 from shardtool.datadir.inventory import Others, file_system_at, scan_old_shard
@@ -20,6 +22,7 @@ from shardtool.datadir.verdict import Reason, judge
 from shardtool.disk.durable import READ_DIRECTORY, READ_DIRECTORY_ITSELF, opened
 from shardtool.disk.locks import Lock, look_at_lock
 from shardtool.disk.remove import Removal, remove_tree
+from shardtool.disk.tree import measure
 from shardtool.errors import ShardtoolError, reason_of
 from shardtool.journal import Journal
 from shardtool.prune.plan import Deletion, Plan
@@ -27,6 +30,7 @@ from shardtool.prune.policy import decide
 from shardtool.prune.trash import Leftover, open_trash, trash_name, trash_of
 
 _BATCH = 16
+_NO_DIRECTORY = -1  # as a descriptor: whatever is tried through it fails
 
 
 @dataclass
@@ -82,63 +86,70 @@ def execute(plan: Plan, layout: Layout, outcome: Outcome, progress: Callable[[in
         ShardtoolError: the trash can't be used. A shard that fails is in outcome.failed.
     """
     outcome.run = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{os.getpid()}"
-    outcome.free_before = file_system_at(layout.old_shards).free_bytes
-    outcome.free_after = outcome.free_before
     trash = trash_of(layout)
-    size = 1 if plan.policy.until_free is not None else _BATCH
-    with open_trash(trash, layout) as descriptor, opened(layout.old_shards, READ_DIRECTORY) as db:
-        site = _Site(layout, db, descriptor, trash, Journal(layout), outcome, progress)
+    with contextlib.ExitStack() as stack:
+        shards = _NO_DIRECTORY  # there may be no shard_db any more, and leftovers all the same
+        if os.path.lexists(layout.old_shards):
+            shards = stack.enter_context(opened(layout.old_shards, READ_DIRECTORY))
+        descriptor = stack.enter_context(open_trash(trash, layout))
+        outcome.free_before = outcome.free_after = file_system_at(trash).free_bytes
+        site = _Site(layout, shards, descriptor, trash, Journal(layout), outcome, progress)
         try:
-            _finish_leftovers(plan, site)
-            for start in range(0, len(plan.delete), size):
-                if _is_enough(plan, layout):
-                    reason = (Reason("enough-free", "enough is free already"),)
-                    outcome.kept += [(d.name, reason) for d in plan.delete[start:]]
-                    break
-                _delete_batch(plan.delete[start : start + size], plan, site)
-        except _JournalLostError as error:
-            outcome.failed.append((error.shard, str(error)))
+            _do(plan, site)
+        except _JournalLostError:
+            pass  # told in outcome.failed, shard by shard
         finally:
-            outcome.free_after = file_system_at(layout.old_shards).free_bytes
+            outcome.free_after = file_system_at(trash).free_bytes
+
+
+def _do(plan: Plan, site: _Site) -> None:
+    _finish_leftovers(plan, site)
+    size = 1 if plan.policy.until_free is not None else _BATCH
+    for start in range(0, len(plan.delete), size):
+        if _is_enough(plan, site):
+            reason = (Reason("enough-free", "enough is free already"),)
+            site.outcome.kept += [(d.name, reason) for d in plan.delete[start:]]
+            return
+        _delete_batch(plan.delete[start : start + size], plan, site)
 
 
 class _JournalLostError(ShardtoolError):
     """The journal can't be written any more: the run ends where it is."""
-
-    def __init__(self, shard: str, message: str) -> None:
-        super().__init__(message)
-        self.shard = shard
 
 
 class _StrandedError(ShardtoolError):
     """A shard that should be back in its place could not be put back."""
 
 
-def _is_enough(plan: Plan, layout: Layout) -> bool:
+def _is_enough(plan: Plan, site: _Site) -> bool:
     wanted = plan.policy.until_free
-    return wanted is not None and file_system_at(layout.old_shards).free_bytes >= wanted
+    return wanted is not None and file_system_at(site.trash_path).free_bytes >= wanted
 
 
-def _write(site: _Site, records: list[dict[str, object]], shard: str, state: str) -> None:
+def _write(site: _Site, records: list[dict[str, object]], states: dict[str, str]) -> None:
     """Write journal records of this run, or end the run: nothing is done without a journal.
 
     Args:
         site: the run.
         records: what to write.
-        shard: the first shard that the records are about.
-        state: where it is if they can't be written, for the message.
+        states: for each shard to be told of if they can't be written, where it is then.
     """
     try:
         site.journal.append_all([{**r, "run": site.outcome.run} for r in records])
     except ShardtoolError as error:
-        raise _JournalLostError(shard, f"{error}; {state}") from None
+        _lose(site, str(error), states)
+
+
+def _lose(site: _Site, error: str, states: dict[str, str]) -> NoReturn:
+    site.outcome.failed += [(name, f"{error}; {where}") for name, where in states.items()]
+    raise _JournalLostError(error)
 
 
 def _finish_leftovers(plan: Plan, site: _Site) -> None:
     for left in plan.finish:
         event = _put_back(left, site) if left.action == "put-back" else _finish(left, site)
         record = {"shard": left.shard, "trash": left.name, **event}
-        _write(site, [record], left.shard, "the next prune goes on")
+        _write(site, [record], {left.shard: "the next prune goes on"})
 
 
 def _put_back(left: Leftover, site: _Site) -> dict[str, object]:
@@ -166,7 +177,8 @@ def _finish(left: Leftover, site: _Site) -> dict[str, object]:
 
 def _delete_batch(batch: tuple[Deletion, ...], plan: Plan, site: _Site) -> None:
     """Take a batch of shards out of shard_db, then remove them."""
-    _write(site, [_intent(d, site) for d in batch], batch[0].name, "the shard is in its place")
+    in_place = {batch[0].name: "the shard is in its place"}
+    _write(site, [_intent(d, site) for d in batch], in_place)
     others = Others.of(site.layout.old_shards, find_holders([site.layout.old_shards]))
     events: list[dict[str, object]] = []
     renamed: list[Deletion] = []
@@ -176,14 +188,14 @@ def _delete_batch(batch: tuple[Deletion, ...], plan: Plan, site: _Site) -> None:
         events.append({"shard": deletion.name, "trash": trash, **event})
         if event["event"] == "renamed":
             renamed.append(deletion)
-    where = "whole in the trash" if renamed else "in its place"
+    where = "the shard is whole in the trash, and the next prune goes on"
+    states = {d.name: where for d in renamed} or in_place
     try:
         os.fsync(site.trash)
         os.fsync(site.shards)
     except OSError as error:
-        message = f"can't be made durable: {reason_of(error)}; it is {where}"
-        raise _JournalLostError(batch[0].name, message) from None
-    _write(site, events, batch[0].name, f"the shard is {where}; the next prune goes on")
+        _lose(site, f"the rename can't be made durable: {reason_of(error)}", states)
+    _write(site, events, states)
     for deletion in renamed:
         _remove_shard(deletion, site)
 
@@ -231,7 +243,7 @@ def _changes(deletion: Deletion, plan: Plan, site: _Site, others: Others) -> tup
     decision = decide(judged, plan.policy, time.time_ns())
     if not decision.evidence:
         return decision.reasons
-    if found.tree.fingerprint != deletion.judged.shard.tree.fingerprint:
+    if not deletion.judged.shard.tree.is_same_as(found.tree):
         return (Reason("changed", "it changed since the plan was made"),)
     return ()
 
@@ -239,8 +251,8 @@ def _changes(deletion: Deletion, plan: Plan, site: _Site, others: Others) -> tup
 def _take_out(deletion: Deletion, site: _Site) -> tuple[Reason, ...]:
     """Rename the shard into the trash; put it back if it is not what the plan means, or in use.
 
-    Once it is in the trash nobody can open it by its name any more, so that what its lock says
-    then is the last word: a process that opened it since we looked is seen here.
+    Once it is in the trash nobody can open it by its name any more, so that what is seen then is
+    the last word: whoever changed or opened it since we looked is found out here.
     """
     name = trash_name(deletion.name, site.outcome.run)
     os.rename(deletion.name, name, src_dir_fd=site.shards, dst_dir_fd=site.trash)
@@ -259,15 +271,16 @@ def _take_out(deletion: Deletion, site: _Site) -> tuple[Reason, ...]:
 def _seen_in_trash(deletion: Deletion, name: str, site: _Site) -> tuple[Reason, ...]:
     try:
         with opened(name, READ_DIRECTORY_ITSELF, dir_fd=site.trash) as shard:
-            if os.fstat(shard).st_ino != deletion.judged.shard.tree.inode:
-                return (Reason("changed", "another directory took its place"),)
             lock = look_at_lock("LOCK", dir_fd=shard)
+            found = measure(shard, fingerprint=True)
     except OSError as error:
         return (Reason("changed", f"it can't be opened any more: {reason_of(error)}"),)
-    if lock.state is Lock.FREE:
-        return ()
-    who = f"pid {lock.pid}" if lock.pid else "another process"
-    return (Reason("locked", f"{who} opened it just now"),)
+    if lock.state is not Lock.FREE:
+        who = f"pid {lock.pid}" if lock.pid else "another process"
+        return (Reason("locked", f"{who} opened it just now"),)
+    if not deletion.judged.shard.tree.is_same_as(found):
+        return (Reason("changed", "it changed in the last moment"),)
+    return ()
 
 
 def _remove_shard(deletion: Deletion, site: _Site) -> None:
@@ -280,7 +293,7 @@ def _remove_shard(deletion: Deletion, site: _Site) -> None:
     else:
         site.outcome.deleted.append(deletion.name)
         record |= {"event": "deleted", "evidence": deletion.evidence, "files": removal.files}
-    _write(site, [record], deletion.name, "the shard is out of shard_db")
+    _write(site, [record], {deletion.name: "the shard is out of shard_db"})
 
 
 def _remove(name: str, site: _Site) -> Removal:

@@ -13,6 +13,7 @@ from typing import Any
 from shardtool.datadir.layout import OWN, Layout
 from shardtool.disk.durable import READ_DIRECTORY_ITSELF, make_directories, opened
 from shardtool.disk.locks import Lock, look_at_lock
+from shardtool.disk.mounts import mount_points
 from shardtool.disk.remove import LIFTED
 from shardtool.disk.tree import measure
 from shardtool.errors import ShardtoolError, reason_of
@@ -51,20 +52,17 @@ def trash_of(layout: Layout) -> Path:
         ShardtoolError: shard_db is a mount point itself, so that no rename leads out of it.
     """
     usual = layout.own / "trash"
-    try:
-        device = layout.old_shards.stat().st_dev
-    except FileNotFoundError:
+    if not layout.old_shards.is_dir():
         return usual
-    if layout.db.stat().st_dev == device:
+    real = Path(os.path.realpath(layout.old_shards))
+    if str(real) in mount_points():
+        raise ShardtoolError(
+            f"{layout.old_shards}: expected a directory that a shard can be renamed out of, found "
+            "a mount point; mount it at db instead, or make shard_db a link to a directory on it"
+        )
+    if layout.db.stat().st_dev == real.stat().st_dev:
         return usual
-    beside = Path(os.path.realpath(layout.old_shards)).parent
-    if beside.stat().st_dev == device:
-        return beside / OWN / "trash"
-    raise ShardtoolError(
-        f"{layout.old_shards}: expected a directory that a shard can be renamed out of, found a "
-        "file system's root (a mount point); mount it at db instead, or make shard_db a link "
-        "to a directory on it"
-    )
+    return real.parent / OWN / "trash"
 
 
 def trash_name(shard: str, run: str) -> str:
@@ -79,19 +77,19 @@ def open_trash(trash: Path, layout: Layout) -> Iterator[int]:
     Raises:
         ShardtoolError: something else stands in its place, or it can't be made.
     """
-    try:
-        make_directories(trash, like=layout.db)
-        # Neither of the two may be a link: what is renamed into it must stay below db.
-        with (
-            opened(trash.parent, READ_DIRECTORY_ITSELF) as own,
-            opened(trash.name, READ_DIRECTORY_ITSELF, dir_fd=own) as descriptor,
-        ):
-            yield descriptor
-    except (NotADirectoryError, FileExistsError) as error:
-        raise ShardtoolError(
-            f"{trash}: expected a directory of shardtool's own, found {reason_of(error)}; "
-            "move away what stands in its place"
-        ) from None
+    with contextlib.ExitStack() as stack:
+        try:
+            make_directories(trash.parent, like=layout.db)
+            # Neither of the two may be a link: what is renamed into it must stay there.
+            own = stack.enter_context(opened(trash.parent, READ_DIRECTORY_ITSELF))
+            make_directories(trash, like=layout.db)
+            descriptor = stack.enter_context(opened(trash.name, READ_DIRECTORY_ITSELF, dir_fd=own))
+        except OSError as error:
+            raise ShardtoolError(
+                f"{trash}: expected a directory of shardtool's own, found: {reason_of(error)}; "
+                "move away what stands in its place, or make it writable"
+            ) from None
+        yield descriptor
 
 
 def leftovers(trash: Path, history: History) -> tuple[Leftover, ...]:
@@ -100,7 +98,9 @@ def leftovers(trash: Path, history: History) -> tuple[Leftover, ...]:
     What the journal knows is a name that an intent gives, with the inode that it gives, and a
     directory lifted out of such a one by its removal. Where the journal does not say that the
     rename was completed, no file was removed yet: the shard is whole, and goes only if it is
-    still what the intent's fingerprint says and nobody has it open.
+    still what the intent's fingerprint says and nobody has it open. Where files are gone all
+    the same, the journal is damaged, and what is there is left to the operator: 0.8 would take
+    ruins in shard_db for a shard that was never migrated (HAZARDS.md, 12).
 
     Raises:
         OSError: the trash is there but can't be read.
@@ -121,6 +121,11 @@ def leftovers(trash: Path, history: History) -> tuple[Leftover, ...]:
         return ()
 
 
+def _number(value: object) -> int:
+    """Return a number that a journal gives; of one that was tampered with, nothing."""
+    return value if isinstance(value, int) else 0
+
+
 def _leftover(
     directory: int, name: str, intents: dict[str, dict[str, Any]], begun: set[str]
 ) -> Leftover:
@@ -137,6 +142,11 @@ def _leftover(
         return Leftover(name)  # no directory, or not ours to read
     if not is_lifted and tree.inode != intent.get("inode"):
         return Leftover(name)
-    same = lock.state is Lock.FREE and tree.fingerprint == intent.get("fingerprint")
-    action = "remove" if base in begun or same else "put-back"
+    if base in begun:
+        action = "remove"
+    elif is_lifted or tree.files < _number(intent.get("files")):
+        action = "leave"
+    else:
+        same = lock.state is Lock.FREE and tree.fingerprint == intent.get("fingerprint")
+        action = "remove" if same else "put-back"
     return Leftover(name, match[1], action, tree.files, tree.reclaimable_bytes)

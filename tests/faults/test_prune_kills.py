@@ -38,9 +38,11 @@ def killed(data: Path, call: str, number: int, errno: str = "") -> bool:
     action = f"error={errno}" if errno else "signal=KILL"
     trace = data.parent / "trace"
     done = subprocess.run(
-        ["strace", "-f", "-qq", "-o", trace, "-e", f"trace={call}"]
-        + ["-e", f"inject={call}:{action}:when={number}"]
-        + [sys.executable, "-m", "shardtool", "--data", data, *PRUNE],
+        [
+            *("strace", "-f", "-qq", "-o", trace),
+            *("-e", f"trace={call}", "-e", f"inject={call}:{action}:when={number}"),
+            *(sys.executable, "-m", "shardtool", "--data", data, *PRUNE),
+        ],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,

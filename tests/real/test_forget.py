@@ -38,9 +38,7 @@ def test_what_no_rule_keeps_goes(node: Path, snapshots: list[Path]) -> None:
     assert left(node) == [snapshots[2].name]
 
 
-def test_a_dry_run_prints_the_plan_that_is_then_executed(
-    node: Path, snapshots: list[Path]
-) -> None:
+def test_a_dry_run_prints_the_plan_that_is_then_executed(node: Path, snapshots: list[Path]) -> None:
     spoil(snapshots[2])
     dry = document("--data", node, "forget", "--keep-last", "1", "--dry-run")
     assert len(left(node)) == 3

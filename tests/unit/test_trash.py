@@ -1,0 +1,191 @@
+"""What is in the trash, and what the journal lets be done with it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures import MARKED_AT, Node
+from shardtool.datadir.layout import find_layout
+from shardtool.disk.durable import READ_DIRECTORY
+from shardtool.disk.tree import measure
+from shardtool.journal import History
+from shardtool.prune.trash import Leftover, leftovers, open_trash, trash_name, trash_of
+
+RUN = "20261124T175153Z-4711"
+NAME = f"00007.{RUN}"
+
+
+@pytest.fixture
+def trash(tmp_path: Path) -> Path:
+    """Make a trash with one whole shard in it."""
+    shard = Node(tmp_path / "data").old_shard(7, points=2, marked_at=MARKED_AT)
+    trash = tmp_path / "data/db/.shardtool/trash"
+    trash.mkdir(parents=True)
+    shard.rename(trash / NAME)
+    return trash
+
+
+def intent(trash: Path, /, **changed: Any) -> dict[str, Any]:
+    """Return the record that a run wrote before it renamed the shard."""
+    descriptor = os.open(trash / NAME, READ_DIRECTORY)
+    tree = measure(descriptor, fingerprint=True)
+    os.close(descriptor)
+    record = {"event": "intent", "shard": "00007", "trash": NAME, "inode": tree.inode}
+    return {**record, "fingerprint": tree.fingerprint, **changed}
+
+
+def renamed(**changed: Any) -> dict[str, Any]:
+    """Return the record that a run wrote after it."""
+    return {"event": "renamed", "shard": "00007", "trash": NAME, **changed}
+
+
+def actions(trash: Path, *records: dict[str, Any]) -> dict[str, str]:
+    """Return what is to be done with each entry."""
+    return {left.name: left.action for left in leftovers(trash, History(records))}
+
+
+def test_the_name_tells_shard_and_run() -> None:
+    assert trash_name("00007", RUN) == NAME
+
+
+def test_a_missing_trash_is_empty(tmp_path: Path) -> None:
+    assert leftovers(tmp_path / "nowhere", History(())) == ()
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_trash_that_is_no_directory_holds_nothing_of_ours(kind: str, trash: Path) -> None:
+    other = trash.parent / "other"
+    if kind == "file":
+        other.touch()
+    else:
+        other.symlink_to(trash)
+    assert leftovers(other, History((intent(trash),))) == ()
+
+
+def test_without_a_journal_nothing_is_touched(trash: Path) -> None:
+    assert leftovers(trash, History(())) == (Leftover(NAME),)
+
+
+def test_a_whole_shard_that_is_as_it_was_is_removed(trash: Path) -> None:
+    assert actions(trash, intent(trash)) == {NAME: "remove"}
+
+
+def test_what_is_removed_is_counted(trash: Path) -> None:
+    (left,) = leftovers(trash, History((intent(trash),)))
+    assert (left.shard, left.files) == ("00007", len(os.listdir(trash / NAME)))
+    assert left.reclaimable_bytes > 0
+
+
+def test_a_whole_shard_that_changed_is_put_back(trash: Path) -> None:
+    record = intent(trash)
+    (trash / NAME / "999999.ldb").write_bytes(b"values")
+    assert actions(trash, record) == {NAME: "put-back"}
+
+
+def test_a_shard_whose_removal_had_begun_is_removed_whatever_is_left_of_it(trash: Path) -> None:
+    record = intent(trash)
+    (trash / NAME / "CURRENT").unlink()
+    assert actions(trash, record, renamed()) == {NAME: "remove"}
+
+
+def test_another_directory_under_the_same_name_is_left_alone(trash: Path) -> None:
+    assert actions(trash, intent(trash, inode=1), renamed()) == {NAME: "leave"}
+
+
+@pytest.mark.parametrize("inode", [None, "7", [], {}])
+def test_an_intent_that_was_tampered_with_is_no_leave_to_remove(inode: Any, trash: Path) -> None:
+    assert actions(trash, intent(trash, inode=inode), renamed()) == {NAME: "leave"}
+
+
+def test_the_intent_of_another_run_is_none_for_this(trash: Path) -> None:
+    other = f"00007.{RUN}1"
+    record = intent(trash, trash=other)
+    assert actions(trash, record, renamed(trash=other)) == {NAME: "leave"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "precious",
+        "00007",
+        "00007.",
+        ".00007.run",
+        "00007.run/..",
+        "0007.run",
+        "00007.run.below.x",
+        "\x1b[2J",
+        "\udcff",
+        "00007.r\nun",
+        "00007.\u0661",
+    ],
+)
+def test_a_name_that_no_run_gives_is_left_alone(name: str, trash: Path) -> None:
+    entry = trash / name.replace("/", "_")
+    entry.mkdir()
+    record = intent(trash, trash=entry.name, inode=entry.stat().st_ino)
+    assert actions(trash, record, renamed(trash=entry.name))[entry.name] == "leave"
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "fifo"])
+def test_what_is_no_directory_is_left_alone(kind: str, trash: Path) -> None:
+    entry = trash / f"00008.{RUN}"
+    if kind == "file":
+        entry.touch()
+    elif kind == "link":
+        entry.symlink_to(trash / NAME)
+    else:
+        os.mkfifo(entry)
+    record = intent(trash, trash=entry.name, inode=entry.lstat().st_ino)
+    assert actions(trash, record, renamed(trash=entry.name))[entry.name] == "leave"
+
+
+def test_a_directory_that_a_removal_had_lifted_out_is_removed(trash: Path) -> None:
+    (trash / f"{NAME}.below.0").mkdir()
+    found = actions(trash, intent(trash), renamed())
+    assert found == {NAME: "remove", f"{NAME}.below.0": "remove"}
+
+
+def test_a_lifted_directory_is_never_put_back_as_if_it_were_the_shard(trash: Path) -> None:
+    """Its rename record may have been damaged; 0.8 would take the ruins for a shard."""
+    (trash / f"{NAME}.below.0").mkdir()
+    assert actions(trash, intent(trash))[f"{NAME}.below.0"] != "put-back"
+
+
+def test_the_ruins_of_a_shard_are_never_put_back(trash: Path) -> None:
+    """The rename record is damaged, a file is gone: removal had begun (HAZARDS.md, 12)."""
+    record = intent(trash)
+    record["files"] = len(os.listdir(trash / NAME))
+    for name in ("MIGRATED", "CURRENT"):
+        (trash / NAME / name).unlink()
+    assert actions(trash, record) != {NAME: "put-back"}
+
+
+def test_what_ended_as_failed_or_kept_does_not_count_as_begun(trash: Path) -> None:
+    """A shard that could not be put back is whole; it goes only if it is as it was."""
+    record = intent(trash)
+    (trash / NAME / "999999.ldb").write_bytes(b"values")
+    assert actions(trash, record, renamed(event="failed")) == {NAME: "put-back"}
+
+
+def test_the_trash_is_in_shardtools_own_directory(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data")
+    layout = find_layout(str(node.path), None, {})
+    assert trash_of(layout) == node.db / ".shardtool/trash"
+
+
+def test_a_link_on_the_same_disk_needs_no_other_trash(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data")
+    node.shard_db.rename(tmp_path / "elsewhere")
+    node.shard_db.symlink_to(tmp_path / "elsewhere")
+    assert trash_of(find_layout(str(node.path), None, {})) == node.db / ".shardtool/trash"
+
+
+def test_the_trash_is_made_where_it_is_missing(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data")
+    layout = find_layout(str(node.path), None, {})
+    with open_trash(trash_of(layout), layout) as descriptor:
+        assert os.path.samefile(f"/proc/self/fd/{descriptor}", node.db / ".shardtool/trash")
