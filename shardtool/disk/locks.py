@@ -49,12 +49,14 @@ def exclusive(directory: Path, *, purpose: str) -> Iterator[None]:
 
 def _flock_holder(descriptor: int) -> int | None:
     """Given a descriptor on a file that is flocked, return the holder's pid if it can be seen."""
-    inode = os.fstat(descriptor).st_ino
+    entry = os.fstat(descriptor)
+    # proc(5): major and minor in hex, the inode in decimal.
+    wanted = f"{os.major(entry.st_dev):02x}:{os.minor(entry.st_dev):02x}:{entry.st_ino}"
     try:
         with open("/proc/locks", encoding="ascii", errors="replace") as lines:
             for line in lines:
                 fields = line.split()
-                if fields[1:2] == ["FLOCK"] and fields[5].rsplit(":", 1)[-1] == str(inode):
+                if fields[1:2] == ["FLOCK"] and fields[5] == wanted:
                     return int(fields[4]) or None
     except (OSError, ValueError, IndexError):
         pass  # a courtesy in a message; without it the message says "another process"

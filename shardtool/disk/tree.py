@@ -91,14 +91,8 @@ class Tree:
     changes: str = ""
 
     def is_same_as(self, later: Tree) -> bool:
-        """Say whether `later`, measured after this one, is the same tree, unchanged.
-
-        Where a file has several names, the ctimes may differ: taking away one of its other
-        names changes them, and a prune does so itself.
-        """
-        if self.fingerprint != later.fingerprint:
-            return False
-        return self.changes == later.changes or bool(self.linked)
+        """Say whether `later`, measured after this one, is the same tree, unchanged."""
+        return (self.fingerprint, self.changes) == (later.fingerprint, later.changes)
 
 
 @dataclass

@@ -104,13 +104,33 @@ def execute(plan: Plan, layout: Layout, outcome: Outcome, progress: Callable[[in
 
 def _do(plan: Plan, site: _Site) -> None:
     _finish_leftovers(plan, site)
-    size = 1 if plan.policy.until_free is not None else _BATCH
-    for start in range(0, len(plan.delete), size):
+    for batch in _batches(plan):
         if _is_enough(plan, site):
             reason = (Reason("enough-free", "enough is free already"),)
-            site.outcome.kept += [(d.name, reason) for d in plan.delete[start:]]
-            return
-        _delete_batch(plan.delete[start : start + size], plan, site)
+            site.outcome.kept += [(d.name, reason) for d in batch]
+        else:
+            _delete_batch(batch, plan, site)
+
+
+def _batches(plan: Plan) -> list[tuple[Deletion, ...]]:
+    """Given the plan, return its deletions in the groups that are renamed together.
+
+    Shards that share a file by hard links go in one: removing one's name for it changes the
+    ctime of the other's, which would then look as if somebody had changed it since the plan.
+    """
+    owners: dict[tuple[int, int], int] = {}
+    for deletion in plan.delete:
+        for file in deletion.judged.shard.tree.linked:
+            owners[file.device, file.inode] = owners.get((file.device, file.inode), 0) + 1
+    shared = {key for key, count in owners.items() if count > 1}
+    together: list[Deletion] = []
+    alone: list[Deletion] = []
+    for deletion in plan.delete:
+        files = {(file.device, file.inode) for file in deletion.judged.shard.tree.linked}
+        (together if files & shared else alone).append(deletion)
+    size = 1 if plan.policy.until_free is not None else _BATCH
+    chunks = [tuple(alone[start : start + size]) for start in range(0, len(alone), size)]
+    return [tuple(together), *chunks] if together else chunks
 
 
 class _JournalLostError(ShardtoolError):
@@ -229,6 +249,7 @@ def _intent(deletion: Deletion, site: _Site) -> dict[str, object]:
         "inode": tree.inode,
         "evidence": deletion.evidence,
         "fingerprint": tree.fingerprint,
+        "changes": tree.changes,
         "files": tree.files,
         "reclaimable_bytes": tree.reclaimable_bytes,
     }

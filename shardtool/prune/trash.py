@@ -147,6 +147,7 @@ def _leftover(
     elif is_lifted or tree.files < _number(intent.get("files")):
         action = "leave"
     else:
-        same = lock.state is Lock.FREE and tree.fingerprint == intent.get("fingerprint")
+        intended = (intent.get("fingerprint"), intent.get("changes"))
+        same = lock.state is Lock.FREE and (tree.fingerprint, tree.changes) == intended
         action = "remove" if same else "put-back"
     return Leftover(name, match[1], action, tree.files, tree.reclaimable_bytes)

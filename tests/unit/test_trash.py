@@ -35,7 +35,7 @@ def intent(trash: Path, /, **changed: Any) -> dict[str, Any]:
     tree = measure(descriptor, fingerprint=True)
     os.close(descriptor)
     record = {"event": "intent", "shard": "00007", "trash": NAME, "inode": tree.inode}
-    return {**record, "fingerprint": tree.fingerprint, **changed}
+    return {**record, "fingerprint": tree.fingerprint, "changes": tree.changes, **changed}
 
 
 def renamed(**changed: Any) -> dict[str, Any]:
