@@ -128,14 +128,16 @@ def node(tmp_path: Path) -> Node:
 # -- other processes --
 
 _HOLDERS = {
-    # LevelDB itself, where it is there to ask; RocksDB's lock on LOCK is the same otherwise.
+    # LevelDB itself, where it is there to ask; otherwise the lock that it would take. (RocksDB
+    # takes the same, but writes files into the shard that no LevelDB writes.)
     "database": """
 try:
     import plyvel
     held = plyvel.DB(path)
 except ImportError:
-    from rocksdict import Options, Rdict
-    held = Rdict(path, Options(raw_mode=True))
+    import fcntl
+    held = open(path + "/LOCK", "r+b")
+    fcntl.lockf(held, fcntl.LOCK_EX)
 """,
     "lock": """
 import fcntl

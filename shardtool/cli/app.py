@@ -60,14 +60,24 @@ def main() -> int:
             stream.reconfigure(errors="backslashreplace")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
+    code = _guarded()
     try:
-        code = _run(sys.argv[1:])
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read us has gone (`shardtool status | head`); the interpreter must not try to
-        # flush what nobody wants when it exits.
+    except OSError as error:
+        # The interpreter must not try again when it exits, and say so in its own words.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exits.FAILED
+        if code == exits.DONE and not isinstance(error, BrokenPipeError):
+            _tell(reason_of(error), exits.FAILED)
+        return code or exits.FAILED
+    return code
+
+
+def _guarded() -> int:
+    """Run the command; turn whatever it raises into a line on stderr and an exit code."""
+    try:
+        return _run(sys.argv[1:])
+    except BrokenPipeError:
+        return exits.FAILED  # whoever read us has gone (`shardtool status | head`)
     except ShardtoolError as error:
         return _tell(str(error), exits.code_of(error))
     except KeyboardInterrupt:
@@ -83,7 +93,6 @@ def main() -> int:
             "run it again with SHARDTOOL_DEBUG=1 and report what it prints",
             exits.FAILED,
         )
-    return code
 
 
 def _run(argv: list[str]) -> int:
