@@ -32,6 +32,9 @@ settings.load_profile("shardtool")
 
 REPOSITORY = Path(__file__).parents[1]
 CAPTURES = REPOSITORY.parent / "shared" / "captures"
+_INSTALLED = Path(sys.executable).with_name("shardtool")
+COMMAND = (str(_INSTALLED),) if _INSTALLED.exists() else (sys.executable, "-m", "shardtool")
+"""The command as pip installed it beside this Python; the module where it was not installed."""
 _NOBODY = 65534
 _PR_SET_DUMPABLE = 4
 
@@ -63,7 +66,7 @@ def capture(tmp_path: Path) -> Callable[[str], Path]:
 
 @pytest.fixture
 def shardtool() -> Run:
-    """Run `python -m shardtool ARGS`; `env` adds to the environment, `None` takes a name away."""
+    """Run the installed `shardtool ARGS`; `env` adds to the environment, `None` takes a name away."""
 
     def run(
         *args: str | Path, env: dict[str, str | None] | None = None, **settings: Any
@@ -71,7 +74,7 @@ def shardtool() -> Run:
         wanted: dict[str, str | None] = {**os.environ, "SHARDTOOL_DATA": None, **(env or {})}
         wanted["PYTHONPATH"] = str(REPOSITORY)
         return subprocess.run(
-            [sys.executable, "-m", "shardtool", *map(str, args)],
+            [*COMMAND, *map(str, args)],
             env={name: value for name, value in wanted.items() if value is not None},
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -7,14 +7,13 @@ import pty
 import select
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from fixtures import Node
-from tests.conftest import REPOSITORY
+from tests.conftest import COMMAND, REPOSITORY
 
 
 class Terminal:
@@ -24,7 +23,7 @@ class Terminal:
         self._screen, end = pty.openpty()
         self.shown = ""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "shardtool", *map(str, args)],
+            [*COMMAND, *map(str, args)],
             env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TERM": "xterm", **environment},
             stdin=end,
             stdout=end,

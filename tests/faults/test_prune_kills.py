@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import pytest
 from fixtures import Node
 from shardtool.datadir.layout import find_layout
 from shardtool.journal import Journal
-from tests.conftest import REPOSITORY, Listing, Run
+from tests.conftest import COMMAND, REPOSITORY, Listing, Run
 
 # What a prune changes the disk with; `write` is the journal's, and the one line on stdout.
 CALLS = ("write", "fsync", "renameat", "unlinkat", "mkdir")
@@ -41,7 +40,7 @@ def killed(data: Path, call: str, number: int, errno: str = "") -> bool:
         [
             *("strace", "-f", "-qq", "-o", trace),
             *("-e", f"trace={call}", "-e", f"inject={call}:{action}:when={number}"),
-            *(sys.executable, "-m", "shardtool", "--data", data, *PRUNE),
+            *(*COMMAND, "--data", data, *PRUNE),
         ],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.DEVNULL,
