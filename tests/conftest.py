@@ -66,7 +66,7 @@ def capture(tmp_path: Path) -> Callable[[str], Path]:
 
 @pytest.fixture
 def shardtool() -> Run:
-    """Run the installed `shardtool ARGS`; `env` adds to the environment, `None` takes a name away."""
+    """Run the installed shardtool; `env` adds to the environment, `None` takes a name away."""
 
     def run(
         *args: str | Path, env: dict[str, str | None] | None = None, **settings: Any

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from shardtool.disk.durable import READ_DIRECTORY, opened_quietly
 from shardtool.errors import ShardtoolError, UsageError, reason_of
 
 # Where the packages of 0.7 and 0.8 put things (FORMATS.md, "Where things are").
@@ -107,7 +108,8 @@ def find_layout(data: str | None, config: str | None, environment: dict[str, str
 def _from_directory(root: Path) -> Layout:
     expected = "expected a directory with db/, raft/ and wal/"
     try:
-        os.listdir(root)
+        with opened_quietly(root, READ_DIRECTORY) as directory:
+            os.listdir(directory)
         has_any = any((root / name).is_dir() for name in ("db", "raft", "wal"))
     except (OSError, ValueError) as error:
         reason = reason_of(error) if isinstance(error, OSError) else str(error)

@@ -68,7 +68,7 @@ def _stage(old: tuple[Judged, ...], has_new: bool, has_snapshot: bool, has_prune
         advice = "make shard spaces first: 0.8 puts what matches none into a default one"
         return Stage("upgraded", "0.8 has run here and migrated nothing yet", _MIGRATE, advice)
     if marked < len(old):
-        words = f"{marked} of the {len(old)} old shards that are left are marked as migrated"
+        words = f"{marked} of the {len(old)} old shards here are marked as migrated"
         advice = f"if nothing moves, start the migration again: {_MIGRATE}"
         return Stage("migrating", words, "shardtool status --watch", advice)
     advice = "the marker alone proves nothing: prune keeps what is not proven"

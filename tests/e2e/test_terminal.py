@@ -135,3 +135,22 @@ def test_a_polite_kill_is_an_interruption_of_one_line(node: Node, number: signal
     assert terminal.end() == 130
     assert f"interrupted by {number.name}" in terminal.shown
     assert "Traceback" not in terminal.shown
+
+
+def test_a_hang_up_under_nohup_is_ignored(node: Node) -> None:
+    """nohup sets SIGHUP to be ignored; whoever says so means it."""
+    script = "trap '' HUP; exec \"$@\""
+    process = subprocess.Popen(
+        ["sh", "-c", script, "sh", *COMMAND, "--data", str(node.path), "status", "--watch"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert "old shard" in process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    assert "old shard" in process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 130
