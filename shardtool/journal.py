@@ -6,6 +6,7 @@ has torn is passed over by the reader and closed by the next writer; no line is 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -21,6 +22,7 @@ from shardtool.disk.durable import (
     give_to_owner_of,
     make_directories,
     opened,
+    opened_quietly,
     write_all,
 )
 from shardtool.errors import ShardtoolError, reason_of
@@ -88,9 +90,11 @@ class Journal:
                     give_to_owner_of(self._db, self.path)
                     os.fsync(own)
         except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            advice = "; a few KB free elsewhere on that disk are enough" if full else ""
             raise ShardtoolError(
                 f"{self.path}: expected to write the journal, found: {reason_of(error)}; "
-                "nothing is done without it"
+                f"nothing is done without it{advice}"
             ) from None
 
     def read(self) -> History:
@@ -101,7 +105,8 @@ class Journal:
         """
         records, damaged = [], []
         try:
-            with opened(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) as descriptor:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+            with opened_quietly(self.path, flags) as descriptor:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise ShardtoolError(
                         f"{self.path}: expected the journal, found no regular file; move it away"

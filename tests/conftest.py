@@ -249,10 +249,11 @@ def mount() -> Iterator[Mount]:
     """Mount a tmpfs, or bind `source`, at a target; return the target. Skips where it may not."""
     mounted: list[Path] = []
 
-    def mount_at(target: Path, *, source: Path | None = None) -> Path:
+    def mount_at(target: Path, *, source: Path | None = None, size: str = "64m") -> Path:
         if os.geteuid() != 0:
             pytest.skip("only root may mount")
-        words = ["-t", "tmpfs", "none"] if source is None else ["--bind", str(source)]
+        tmpfs = ["-t", "tmpfs", "-o", f"size={size}", "none"]
+        words = tmpfs if source is None else ["--bind", str(source)]
         done = subprocess.run(
             ["mount", *words, str(target)], capture_output=True, text=True, check=False
         )

@@ -55,6 +55,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main() -> int:
     """Run the command that sys.argv asks for and return its exit code; never raise."""
+    # A stream that was closed (`>&-`) is None here, and whatever printed to it would fail.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - for the process's life
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -22,7 +22,6 @@ renamed (in the trash, whole), deleted (gone). kept: it changed after the plan.
 failed: the error says where the shard is. finished, put-back: what a later
 prune did about one that was interrupted. Times are UTC."""
 
-_STYLES = {"deleted": "good", "finished": "good", "failed": "bad", "kept": "wait"}
 _SHOWN = ("evidence", "freed_bytes", "reasons", "error", "snapshot", "path")
 
 
@@ -51,8 +50,11 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 def _show(history: History, everything: bool, out: Output) -> None:
-    # A completed step speaks for the two before it; an intent that nothing followed is shown.
-    followed = {_subject(record) for record in history.records if _is_end(record)}
+    # A completed step speaks for the two before it; an intent is shown only while nothing
+    # followed it: no end of its own, and nothing that was done later to the same shard.
+    last_end = {
+        _subject(record): number for number, record in enumerate(history.records) if _is_end(record)
+    }
     rows = [
         (
             safe(str(record.get("time", "-"))[:19].replace("T", " ")),
@@ -60,8 +62,8 @@ def _show(history: History, everything: bool, out: Output) -> None:
             safe(str(record.get("shard", "-"))),
             _detail(record),
         )
-        for record in history.records
-        if everything or _is_end(record) or _subject(record) not in followed
+        for number, record in enumerate(history.records)
+        if everything or _is_end(record) or last_end.get(_subject(record), -1) < number
     ]
     if not rows:
         out.line("nothing was done here yet")
@@ -69,9 +71,9 @@ def _show(history: History, everything: bool, out: Output) -> None:
     out.table(("TIME", "EVENT", "SHARD", "DETAIL"), rows)
 
 
-def _subject(record: dict[str, Any]) -> tuple[str, str]:
+def _subject(record: dict[str, Any]) -> str:
     # As text: a record that was tampered with may have anything there.
-    return str(record.get("run")), str(record.get("shard"))
+    return str(record.get("shard"))
 
 
 def _is_end(record: dict[str, Any]) -> bool:

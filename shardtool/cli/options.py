@@ -72,7 +72,8 @@ def confirmed(out: Output, question: str, *, yes: bool) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty() or out.as_json:
-        raise UsageError(f"{question} There is no terminal to ask on: say --yes to do it")
+        why = "--json asks nothing" if out.as_json else "There is no terminal to ask on"
+        raise UsageError(f"{question} {why}: say --yes to do it")
     print(f"{question} Type yes to go on: ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip() == "yes"
 
@@ -104,6 +105,18 @@ def seconds_of(text: str) -> int:
             f"expected a duration such as 7d, 12h or 1w (units w d h m s), found {text!r}"
         )
     return sum(int(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def interval_of(text: str) -> int:
+    """Given a duration from 1s to 1d, return its seconds.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none, or shorter or longer.
+    """
+    seconds = seconds_of(text)
+    if not 1 <= seconds <= _SECONDS["d"]:
+        raise argparse.ArgumentTypeError(f"expected a duration from 1s to 1d, found {text!r}")
+    return seconds
 
 
 def count_of(text: str) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-_STYLES = {"bad": "31", "good": "32", "wait": "33", "dim": "2", "bold": "1"}
+_STYLES = {"bad": "31", "wait": "33", "bold": "1"}
 
 
 def safe(text: str) -> str:
@@ -20,6 +20,12 @@ def safe(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def short(name: str, most: int = 24) -> str:
+    """Return a name from the disk as a table's cell may show it: safe, `most` columns wide."""
+    shown = safe(name)
+    return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 
 def _escaped(character: str) -> str:

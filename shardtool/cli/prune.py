@@ -10,18 +10,18 @@ from typing import Any
 
 from shardtool.cli import exits
 from shardtool.cli.options import add_yes, amount, bytes_of, confirmed, seconds_of
-from shardtool.cli.output import Output, iso, moment, plural, safe, size, unseen
+from shardtool.cli.output import Output, iso, moment, plural, safe, short, size, unseen
 from shardtool.cli.progress import Progress
 from shardtool.datadir.inventory import Inventory, take_inventory
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.datadir.verdict import Reason, judge_all
 from shardtool.disk.locks import exclusive
 from shardtool.errors import InterruptedByUserError, ShardtoolError
-from shardtool.journal import Journal
+from shardtool.journal import History, Journal
 from shardtool.prune.execute import Outcome, execute
 from shardtool.prune.plan import Plan, make_plan
 from shardtool.prune.policy import Policy
-from shardtool.prune.trash import leftovers, trash_of
+from shardtool.prune.trash import Leftover, leftovers, trash_of
 
 DESCRIPTION = """\
 Deletes old shards on evidence and keeps the others, saying why. The marker that
@@ -37,8 +37,9 @@ examples:
   shardtool prune --trust marker --older-than 7d --yes 00012 00013
 
 Exit code 3 if a marked, suspect or unreadable shard was kept for more than
---older-than or --until-free; 1 if a deletion failed; 4 if another shardtool
-is at work on the directory."""
+--older-than or --until-free, if --until-free was not reached, or if the trash
+holds what the journal does not know; 1 if a deletion failed or was declined;
+4 if another shardtool is at work on the directory."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,25 +106,36 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 def _plan(args: argparse.Namespace, layout: Layout, out: Output) -> Plan:
+    history = Journal(layout).read()
+    left = leftovers(trash_of(layout), history)
     inventory = take_inventory(layout, fingerprints=True)
+    only = _named(args.shards, inventory, layout, _gone(history, left))
     if inventory.holders.unseen and not out.quiet:
         out.line(unseen(inventory.holders.unseen))
     policy = Policy(
         trust_marker=args.trust == "marker",
         older_than=args.older_than,
         until_free=args.until_free,
-        only=_named(args.shards, inventory, layout),
+        only=only,
     )
     return make_plan(
         judge_all(inventory),
         policy,
-        leftovers(trash_of(layout), Journal(layout).read()),
+        left,
         free_bytes=inventory.file_system.free_bytes,
         now_ns=time.time_ns(),
     )
 
 
-def _named(shards: list[str], inventory: Inventory, layout: Layout) -> frozenset[str] | None:
+def _gone(history: History, left: tuple[Leftover, ...]) -> set[str]:
+    """Return the shards that an earlier prune took out: a script may name them again."""
+    ended = {str(r.get("shard")) for r in history.records if r["event"] in ("deleted", "finished")}
+    return ended | {item.shard for item in left if item.shard}
+
+
+def _named(
+    shards: list[str], inventory: Inventory, layout: Layout, gone: set[str]
+) -> frozenset[str] | None:
     """Return the names of the shards that the operator named; 7 stands for 00007."""
     if not shards:
         return None
@@ -131,7 +143,7 @@ def _named(shards: list[str], inventory: Inventory, layout: Layout) -> frozenset
     named = set()
     for text in shards:
         name = text.zfill(5) if text.isascii() and text.isdigit() else text
-        if name not in present:
+        if name not in present | gone:
             raise ShardtoolError(
                 f"{layout.old_shards / name}: expected an old shard of that number, "
                 "found none; see shardtool status"
@@ -143,7 +155,8 @@ def _named(shards: list[str], inventory: Inventory, layout: Layout) -> frozenset
 def _code(plan: Plan, outcome: Outcome | None = None) -> int:
     changed = [reasons for _, reasons in outcome.kept] if outcome else []
     unwished = any(reason.word != "enough-free" for reasons in changed for reason in reasons)
-    attention = unwished or plan.falls_short or any(k.needs_attention for k in plan.keep)
+    attention = unwished or plan.falls_short or bool(plan.unknown)
+    attention = attention or any(kept.needs_attention for kept in plan.keep)
     return exits.ATTENTION if attention else exits.DONE
 
 
@@ -162,6 +175,9 @@ def _show_plan(plan: Plan, out: Output) -> None:
     for left in plan.finish:
         words = "put back, it changed" if left.action == "put-back" else "finish its removal"
         out.line(f"in the trash since an interrupted prune: {left.shard}: {words}")
+    for left in plan.unknown:
+        words = f"{size(left.reclaimable_bytes)}, not known to the journal: look at it yourself"
+        out.line(f"in the trash: {short(left.name)}, {words}")
     if plan.delete:
         out.line(f"to delete: {amount(len(plan.delete), 'shard', plan.reclaimable_bytes)}")
         rows = [
@@ -192,7 +208,7 @@ def _show_plan(plan: Plan, out: Output) -> None:
 
 def _show_kept(kept: list[tuple[str, str, tuple[Reason, ...]]], out: Output) -> None:
     rows = [
-        (f"  {safe(name)}", verdict, "; ".join(_reason_words(reasons)))
+        (f"  {short(name)}", verdict, "; ".join(_reason_words(reasons)))
         for name, verdict, reasons in kept
     ]
     out.table(("  SHARD", "VERDICT", "REASON"), rows)

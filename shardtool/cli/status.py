@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardtool.cli import exits
-from shardtool.cli.options import seconds_of
-from shardtool.cli.output import Output, iso, moment, plural, safe, size, table_lines, unseen
+from shardtool.cli.options import interval_of
+from shardtool.cli.output import Output, iso, moment, plural, safe, short, size, table_lines, unseen
 from shardtool.datadir.inventory import Inventory, take_inventory
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.datadir.verdict import Judged, judge_all, reclaimable_together
-from shardtool.errors import UsageError
-from shardtool.journal import Journal
+from shardtool.errors import ShardtoolError, UsageError, reason_of
+from shardtool.journal import History, Journal
 from shardtool.prune.trash import Leftover, leftovers, trash_of
 from shardtool.upgrade.stage import Stage, find_stage
 
@@ -36,9 +36,12 @@ verdicts of old shards:
 
 ON DISK counts blocks, as du does. RECLAIM is what the file system gives back
 when the shard goes: a file with hard links elsewhere is not in it.
-Times are UTC. Exit code 3 if a shard is suspect or unreadable."""
+Times are UTC. Exit code 3 if a shard is suspect or unreadable, or if the trash
+holds what the journal does not know."""
 
-_STYLES = {"marked": "good", "suspect": "bad", "unreadable": "bad", "busy": "wait"}
+_NAME = 10  # columns of a name in the table, so that 80 are enough
+# A marked shard is not green: a marker proves nothing.
+_STYLES = {"marked": "wait", "suspect": "bad", "unreadable": "bad", "busy": "wait"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class _Report:
     old: tuple[Judged, ...]
     left: tuple[Leftover, ...]
     stage: Stage
+    problems: tuple[str, ...]
 
     @property
     def shards(self) -> tuple[Judged, ...]:
@@ -63,6 +67,13 @@ class _Report:
     def wrong(self) -> tuple[Judged, ...]:
         return tuple(j for j in self.shards if j.verdict in ("suspect", "unreadable"))
 
+    @property
+    def needs_attention(self) -> bool:
+        """Something is not as it should be; what can't be read is never fine."""
+        unreadable = any(shard.error for shard in self.inventory.new or ())
+        unknown = any(item.action == "leave" for item in self.left)
+        return bool(self.wrong or self.problems or unreadable or unknown)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only this command takes."""
@@ -71,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--every",
-        type=seconds_of,
+        type=interval_of,
         default=2,
         metavar="TIME",
         help="with --watch: how often (default: 2s)",
@@ -90,14 +101,15 @@ def run(args: argparse.Namespace, out: Output) -> int:
     else:
         for line in _lines(report, out):
             out.line(line)
-    return exits.ATTENTION if report.wrong else exits.DONE
+    for problem in report.problems:
+        out.warn(problem)
+    return exits.ATTENTION if report.needs_attention else exits.DONE
 
 
 def _look(layout: Layout) -> _Report:
     inventory = take_inventory(layout)
     old = judge_all(inventory)
-    history = Journal(layout).read()
-    left = leftovers(trash_of(layout), history)
+    history, left, problems = _own_state(layout)
     stage = find_stage(
         old,
         has_new=inventory.new is not None,
@@ -106,7 +118,27 @@ def _look(layout: Layout) -> _Report:
         has_leftovers=any(item.action != "leave" for item in left),
         is_half_restored=os.path.lexists(layout.pending_restore),
     )
-    return _Report(layout, inventory, old, left, stage)
+    return _Report(layout, inventory, old, left, stage, problems)
+
+
+def _own_state(layout: Layout) -> tuple[History, tuple[Leftover, ...], tuple[str, ...]]:
+    """Read journal and trash; what is wrong with them must not hide the shards."""
+    history, problems = History(()), []
+    try:
+        history = Journal(layout).read()
+        if history.damaged:
+            lines = plural(len(history.damaged), "line")
+            problems.append(f"{Journal(layout).path}: {lines} can't be read; see history")
+    except ShardtoolError as error:
+        problems.append(str(error))
+    left: tuple[Leftover, ...] = ()
+    try:
+        left = leftovers(trash_of(layout), history)
+    except ShardtoolError as error:
+        problems.append(str(error))
+    except OSError as error:
+        problems.append(f"{trash_of(layout)}: can't be read: {reason_of(error)}")
+    return history, left, tuple(problems)
 
 
 def _has_snapshot(layout: Layout) -> bool:
@@ -139,10 +171,9 @@ def _lines(report: _Report, out: Output) -> list[str]:
         *_new_table(report),
         _totals(report),
     ]
-    if report.left:
-        waiting = sum(item.reclaimable_bytes for item in report.left)
-        entries = plural(len(report.left), "entry", "entries")
-        lines.append(f"trash: {entries}, {size(waiting)}")
+    for item in report.left:
+        what = "not known to the journal" if item.action == "leave" else "the next prune ends it"
+        lines.append(f"trash: {short(item.name)}, {size(item.reclaimable_bytes)}: {what}")
     if report.inventory.holders.unseen:
         lines.append(unseen(report.inventory.holders.unseen))
     lines += ["", f"stage: {report.stage.name}: {report.stage.words}"]
@@ -168,7 +199,13 @@ def _old_table(old: tuple[Judged, ...], out: Output) -> list[str]:
     lines = [out.styled(table[0], "bold")]
     for judged, line in zip(old, table[1:], strict=True):
         verdict = judged.verdict
-        lines.append(line.replace(verdict, out.styled(verdict, _STYLES.get(verdict, "")), 1))
+        # The name comes first and may be any word: only what follows it is the verdict.
+        name = judged.shard.name
+        at = line.index(verdict, len(short(name, _NAME)))
+        styled = out.styled(verdict, _STYLES.get(verdict, ""))
+        lines.append(line[:at] + styled + line[at + len(verdict) :])
+        if len(safe(name)) > _NAME:
+            lines.append(f"  name: {safe(name)}")
         lines += [
             f"  {reason.word}: {safe(reason.detail)}" for reason in judged.reasons if reason.detail
         ]
@@ -180,7 +217,7 @@ def _row(judged: Judged, width: int) -> tuple[str, ...]:
     # 80 columns have room for days; a wider terminal shows the time of day too.
     shown = 10 if width < 100 else 19
     return (
-        safe(judged.shard.name),
+        short(judged.shard.name, _NAME),
         judged.verdict,
         f"{tree.files:,}",
         size(tree.apparent_bytes),
@@ -197,7 +234,7 @@ def _new_table(report: _Report) -> list[str]:
         return ["no new shards", ""]
     rows = [
         (
-            safe(shard.name),
+            short(shard.name),
             shard.engine,
             f"{shard.tree.files:,}",
             size(shard.tree.allocated_bytes),

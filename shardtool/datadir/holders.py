@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 # The server's process names (FORMATS.md, "Where things are").
 SERVER_NAMES = ("influxdb", "influxdb-daemon")
+# What a server's files are called (FORMATS.md): a shard's, and those of raft and wal.
+_NAMES = re.compile(
+    r"\d+\.(ldb|sst|log|dbtmp)|CURRENT|LOCK|LOG|LOG\.old|MANIFEST-\d+|MIGRATED|type"
+    r"|data\.mdb|lock\.mdb|(log|index)(\.\d+)?|bookmark|conf|name|[0-9a-f]+_[0-9a-f]+\.ss"
+)
 
 
 @dataclass(frozen=True)
@@ -51,16 +57,17 @@ class Holders:
 def find_holders(directories: Iterable[Path]) -> Holders:
     """Look through all processes but this one for files open below `directories`.
 
-    Descriptors come from psutil. Memory maps are read from /proc/PID/maps: the tables of an
-    open LevelDB are mapped without a descriptor (FORMATS.md, "Who has what open"), and
-    psutil's memory_maps reads smaps, for which the kernel walks every page of a large server.
+    Descriptors and memory maps both: the tables of an open LevelDB are mapped without a
+    descriptor (FORMATS.md, "Who has what open"). They are read from /proc itself: psutil's
+    open_files leaves out what has no such path here (a process in a container), and its
+    memory_maps reads smaps, for which the kernel walks every page of a large server.
 
     Raises nothing: what it may not see is counted in `unseen`.
     """
     # psutil costs a tenth of a whole `status`; who does not look for holders does not pay.
     import psutil
 
-    prefixes = tuple({os.path.realpath(directory) + "/" for directory in directories})
+    places = sorted({os.path.realpath(directory) for directory in directories})
     files: set[OpenFile] = set()
     unseen = 0
     servers: list[tuple[int, str]] = []
@@ -70,19 +77,80 @@ def find_holders(directories: Iterable[Path]) -> Holders:
             continue
         name = process.info["name"] or "?"
         try:
-            paths = {file.path for file in process.open_files()} | _mapped_files(process.pid)
-        except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+            seen = _open_files(process.pid) | _mapped_files(process.pid)
+        except (FileNotFoundError, ProcessLookupError):
             continue
-        except (psutil.AccessDenied, OSError):
+        except OSError:
             if _has_no_files(process.pid):
                 continue
             unseen += 1
             if name in SERVER_NAMES:
                 servers.append((process.pid, name))
             continue
-        files |= {OpenFile(process.pid, name, p) for p in paths if p.startswith(prefixes)}
+        files |= {
+            OpenFile(process.pid, name, path)
+            for path in (_path_here(proc, shown, places) for proc, shown in seen)
+            if path
+        }
     ordered = tuple(sorted(files, key=lambda file: (file.path, file.pid)))
     return Holders(ordered, unseen, tuple(servers))
+
+
+def _open_files(pid: int) -> set[tuple[str, str]]:
+    """Return each open descriptor as its name in /proc and the path that the process knows."""
+    directory = f"/proc/{pid}/fd"
+    found = set()
+    for number in os.listdir(directory):
+        try:
+            shown = os.readlink(f"{directory}/{number}")
+        except FileNotFoundError:
+            continue
+        if shown.startswith("/"):
+            found.add((f"{directory}/{number}", shown))
+    return found
+
+
+def _mapped_files(pid: int) -> set[tuple[str, str]]:
+    """Return each mapped file as its name in /proc and the path that the process knows."""
+    found = set()
+    with open(
+        f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape", newline="\n"
+    ) as lines:
+        for line in lines:
+            at = line.find("/")
+            if at > 0:
+                shown, proc = line[at:].rstrip("\n"), f"/proc/{pid}/map_files/{line.split()[0]}"
+                # proc(5): a newline stands as \012, and a backslash as itself: it may be either.
+                found |= {(proc, shown), (proc, shown.replace("\\012", "\n"))}
+    return found
+
+
+def _path_here(proc: str, shown: str, places: list[str]) -> str:
+    """Return where below `places` an open file lies, or nothing where it lies elsewhere.
+
+    A process in a container, or behind a bind mount, knows it by another path, which ends the
+    same: the file is the one here if it is the same inode.
+
+    Args:
+        proc: the file's name in /proc, which leads to the file itself.
+        shown: its path as the process knows it.
+        places: directories, links resolved.
+    """
+    if any(shown.startswith(place + "/") for place in places):
+        return shown
+    parts = shown.rsplit("/", 2)
+    if not _NAMES.fullmatch(parts[-1]):
+        return ""
+    for place in places:
+        for tail in ("/".join(parts[-2:]), parts[-1]):
+            try:
+                here = os.stat(f"{place}/{tail}", follow_symlinks=False)
+                there = os.stat(proc)
+            except OSError:
+                continue
+            if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
+                return f"{place}/{tail}"
+    return ""
 
 
 def _has_no_files(pid: int) -> bool:
@@ -92,17 +160,3 @@ def _has_no_files(pid: int) -> bool:
             return not file.read(1)
     except OSError:
         return False
-
-
-def _mapped_files(pid: int) -> set[str]:
-    found = set()
-    with open(
-        f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape", newline="\n"
-    ) as lines:
-        for line in lines:
-            at = line.find("/")
-            if at > 0:
-                path = line[at:].rstrip("\n")
-                # proc(5): a newline stands as \012, and a backslash as itself: it may be either.
-                found |= {path, path.replace("\\012", "\n")}
-    return found

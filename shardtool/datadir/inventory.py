@@ -74,14 +74,12 @@ class NewShard:
         name: its name.
         engine: one of ENGINES; 'unknown' where `type` says something else or can't be read.
         tree: what is in it; empty for what is no directory.
-        lock: its LOCK as a running server holds it.
         error: the system's reason where it could not be read, else empty.
     """
 
     name: str
     engine: str = "unknown"
     tree: Tree = Tree()
-    lock: LockState = LockState(Lock.FREE)
     error: str = ""
 
 
@@ -273,8 +271,7 @@ class Others:
 def _scan_new_shard(directory: Path, name: str) -> NewShard | None:
     try:
         with opened_quietly(directory / name, READ_DIRECTORY_ITSELF) as shard:
-            lock = look_at_lock("LOCK", dir_fd=shard)
-            return NewShard(name, _engine(shard), measure(shard), lock)
+            return NewShard(name, _engine(shard), measure(shard))
     except FileNotFoundError:
         return None
     except OSError as error:

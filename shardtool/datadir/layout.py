@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -149,8 +150,13 @@ def _from_config(path: Path) -> Layout:
 
     expected = "expected InfluxDB's config.toml"
     try:
-        with path.open("rb") as file:
-            text = file.read(_MOST_CONFIG_BYTES + 1)
+        # O_NONBLOCK: a FIFO must not make us wait for a writer.
+        with opened_quietly(path, os.O_RDONLY | os.O_NONBLOCK) as descriptor:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ShardtoolError(
+                    f"{path}: {expected}, found no regular file; check --influx-config"
+                )
+            text = os.read(descriptor, _MOST_CONFIG_BYTES + 1)
         if len(text) > _MOST_CONFIG_BYTES:
             raise ShardtoolError(f"{path}: {expected}, found a file of over 1 MiB; check the name")
         content = tomllib.loads(text.decode("utf-8"))

@@ -56,8 +56,8 @@ class Pending(Generic[Item, Answer]):
         # The child: nothing of the parent's may run here, so every way out is os._exit.
         status = 1
         try:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
             gc.disable()  # short-lived, and its objects make no cycles
             answers = [self._work(item) for item in self._items[first::step]]
             with open(writer, "wb") as pipe:

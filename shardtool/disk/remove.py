@@ -36,7 +36,10 @@ class Removal:
 
 
 def remove_tree(
-    parent: int, name: str, progress: Callable[[int], None] = lambda names: None
+    parent: int,
+    name: str,
+    progress: Callable[[int], None] = lambda names: None,
+    done: Removal | None = None,
 ) -> Removal:
     """Remove `name` and all below it from the directory that descriptor `parent` is open on.
 
@@ -48,6 +51,7 @@ def remove_tree(
         parent: a directory of ours; names in it that begin with `name` are ours too.
         name: one name, no slash.
         progress: called now and then with the number of files removed since the last call.
+        done: filled as the work goes, so that an interrupted removal can still be told.
 
     Returns:
         What was removed and what was not; it raises nothing for the tree's own content.
@@ -55,7 +59,7 @@ def remove_tree(
     Raises:
         OSError: /proc does not tell the mount of `parent`.
     """
-    remover = _Remover(parent, name, progress)
+    remover = _Remover(parent, name, progress, done or Removal())
     while remover.waiting:
         remover.remove(remover.waiting.pop())
     return remover.done
@@ -64,8 +68,10 @@ def remove_tree(
 class _Remover:
     """One removal: the names in `parent` that wait for theirs, and what was done so far."""
 
-    def __init__(self, parent: int, name: str, progress: Callable[[int], None]) -> None:
-        self.done = Removal()
+    def __init__(
+        self, parent: int, name: str, progress: Callable[[int], None], done: Removal
+    ) -> None:
+        self.done = done
         self.waiting = [name]
         self._parent = parent
         self._mount = mount_id(parent)

@@ -72,8 +72,9 @@ class Tree:
         newer: regular files at the top that are not empty, have one of the asked-for suffixes
             and were written after the asked-for moment; the first 100 of them.
         fingerprint: hex digest over every name, inode, size, mode and mtime; empty if not asked.
-        changes: hex digest over every file's ctime, which tells of a content that was changed
-            and whose mtime was set back; and of a hard link that came or went.
+        changes: the sum of every file's ctime in ns. Nobody can set a ctime and each change
+            moves it on, so it tells of a content that was changed and whose mtime was set back,
+            and of a hard link that came or went; 0 if no fingerprint was asked for.
     """
 
     inode: int = 0
@@ -88,7 +89,7 @@ class Tree:
     names: tuple[str, ...] = ()
     newer: tuple[str, ...] = ()
     fingerprint: str = ""
-    changes: str = ""
+    changes: int = 0
 
     def is_same_as(self, later: Tree) -> bool:
         """Say whether `later`, measured after this one, is the same tree, unchanged."""
@@ -332,7 +333,7 @@ def _add_fingerprints(
     for name, entry in zip(names, entries, strict=True):
         line = b"%s\0%d %o" % (os.fsencode(prefix + name), entry.st_ino, entry.st_mode)
         if not stat.S_ISDIR(entry.st_mode):
-            sums.changes += _number_of(line + b" %d" % entry.st_ctime_ns)
+            sums.changes += entry.st_ctime_ns
             line += b" %d %d" % (entry.st_size, entry.st_mtime_ns)
         sums.fingerprint += _number_of(line)
 
@@ -347,11 +348,10 @@ def _tree(sums: _Sums, own: os.stat_result) -> Tree:
         for (device, inode), (links, seen, size) in sorted(sums.links.items())
     )
     single = sums.blocks * BLOCK
-    fingerprint = changes = ""
+    fingerprint = ""
     if sums.fingerprint is not None:
         root = _number_of(b"%d %d" % (own.st_dev, own.st_ino))
         fingerprint = f"{(sums.fingerprint + root) % (1 << 256):064x}"
-        changes = f"{sums.changes % (1 << 256):064x}"
     return Tree(
         inode=own.st_ino,
         files=sums.files,
@@ -365,7 +365,7 @@ def _tree(sums: _Sums, own: os.stat_result) -> Tree:
         names=tuple(sums.names),
         newer=tuple(sums.newer),
         fingerprint=fingerprint,
-        changes=changes,
+        changes=sums.changes,
     )
 
 

@@ -197,7 +197,7 @@ def _finish(left: Leftover, site: _Site) -> dict[str, object]:
 
 def _delete_batch(batch: tuple[Deletion, ...], plan: Plan, site: _Site) -> None:
     """Take a batch of shards out of shard_db, then remove them."""
-    in_place = {batch[0].name: "the shard is in its place"}
+    in_place = {d.name: "the shard is in its place" for d in batch}
     _write(site, [_intent(d, site) for d in batch], in_place)
     others = Others.of(site.layout.old_shards, find_holders([site.layout.old_shards]))
     events: list[dict[str, object]] = []
@@ -306,7 +306,9 @@ def _seen_in_trash(deletion: Deletion, name: str, site: _Site) -> tuple[Reason, 
 
 def _remove_shard(deletion: Deletion, site: _Site) -> None:
     removal = _remove(trash_name(deletion.name, site.outcome.run), site)
-    record: dict[str, object] = {"shard": deletion.name, "freed_bytes": removal.freed_bytes}
+    trash = trash_name(deletion.name, site.outcome.run)
+    record: dict[str, object] = {"shard": deletion.name, "trash": trash}
+    record["freed_bytes"] = removal.freed_bytes
     if removal.failed:
         message = f"out of shard_db, but not all of it could be removed: {_in_words(removal)}"
         site.outcome.failed.append((deletion.name, message))
@@ -318,9 +320,11 @@ def _remove_shard(deletion: Deletion, site: _Site) -> None:
 
 
 def _remove(name: str, site: _Site) -> Removal:
-    removal = remove_tree(site.trash, name, site.progress)
-    site.outcome.freed_bytes += removal.freed_bytes
-    return removal
+    removal = Removal()
+    try:
+        return remove_tree(site.trash, name, site.progress, removal)
+    finally:
+        site.outcome.freed_bytes += removal.freed_bytes
 
 
 def _in_words(removal: Removal) -> str:

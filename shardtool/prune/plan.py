@@ -18,12 +18,13 @@ class Kept:
 
     @property
     def needs_attention(self) -> bool:
-        """It is not as it should be: marked or unreadable, and kept for more than a wish.
+        """It is not as it should be: marked, suspect or unreadable, and kept for more than a wish.
 
         An unmigrated shard that stays is the normal course of things, and what is no shard
         at all is no business of a prune.
         """
-        wrong = self.judged.shard.marker.present or self.judged.verdict == "unreadable"
+        wrong = self.judged.shard.marker.present
+        wrong = wrong or self.judged.verdict in ("suspect", "unreadable")
         wished = any(reason.word in BY_WISH for reason in self.reasons)
         return self.judged.is_shard and wrong and not wished
 
@@ -48,6 +49,7 @@ class Plan:
     Args:
         policy: what was asked for.
         finish: what an interrupted run left in the trash; done first.
+        unknown: what is in the trash and not known to the journal; left to the operator.
         delete: the shards that go, in this order.
         keep: the shards that stay.
         reclaimable_bytes: what the file system gives back by all of it together.
@@ -56,6 +58,7 @@ class Plan:
 
     policy: Policy
     finish: tuple[Leftover, ...]
+    unknown: tuple[Leftover, ...]
     delete: tuple[Deletion, ...]
     keep: tuple[Kept, ...]
     reclaimable_bytes: int
@@ -99,13 +102,14 @@ def make_plan(
         if not decision.evidence:
             keep.append(Kept(judged, decision.reasons))
         elif _is_reached(policy, free_bytes + waiting, delete):
-            words = f"{policy.until_free} bytes are free without it"
+            words = "enough is free without it"
             keep.append(Kept(judged, (Reason("enough-free", words),)))
         else:
             delete.append(Deletion(judged, decision.evidence))
     return Plan(
         policy,
         finish,
+        tuple(left for left in leftovers if left.action == "leave"),
         tuple(delete),
         tuple(sorted(keep, key=lambda kept: kept.judged.shard.name)),
         waiting + _gain(delete),

@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from shardtool.datadir.layout import OWN, Layout
-from shardtool.disk.durable import READ_DIRECTORY_ITSELF, make_directories, opened
+from shardtool.disk.durable import (
+    READ_DIRECTORY_ITSELF,
+    make_directories,
+    opened,
+    opened_quietly,
+)
 from shardtool.disk.locks import Lock, look_at_lock
 from shardtool.disk.mounts import mount_points
 from shardtool.disk.remove import LIFTED
@@ -114,7 +119,7 @@ def leftovers(trash: Path, history: History) -> tuple[Leftover, ...]:
         elif isinstance(name, str) and record["event"] == "renamed":
             begun.add(name)
     try:
-        with opened(trash, READ_DIRECTORY_ITSELF) as directory:
+        with opened_quietly(trash, READ_DIRECTORY_ITSELF) as directory:
             names = sorted(os.listdir(directory))
             return tuple(_leftover(directory, name, intents, begun) for name in names)
     except (FileNotFoundError, NotADirectoryError):
@@ -131,23 +136,20 @@ def _leftover(
 ) -> Leftover:
     match = _ENTRY.fullmatch(name)
     base = f"{match[1]}.{match[2]}" if match else ""
-    if match is None or base not in intents:
-        return Leftover(name)
-    intent, is_lifted = intents[base], match[3] is not None
+    intent, is_lifted = intents.get(base), match is not None and match[3] is not None
     try:
-        with opened(name, READ_DIRECTORY_ITSELF, dir_fd=directory) as descriptor:
+        with opened_quietly(name, READ_DIRECTORY_ITSELF, dir_fd=directory) as descriptor:
             tree = measure(descriptor, fingerprint=base not in begun)
             lock = look_at_lock("LOCK", dir_fd=descriptor)
     except OSError:
         return Leftover(name)  # no directory, or not ours to read
-    if not is_lifted and tree.inode != intent.get("inode"):
-        return Leftover(name)
-    if base in begun:
+    action, shard = "leave", match[1] if match else ""
+    if intent is None or (not is_lifted and tree.inode != intent.get("inode")):
+        shard = ""
+    elif base in begun:
         action = "remove"
-    elif is_lifted or tree.files < _number(intent.get("files")):
-        action = "leave"
-    else:
+    elif not is_lifted and tree.files >= _number(intent.get("files")):
         intended = (intent.get("fingerprint"), intent.get("changes"))
         same = lock.state is Lock.FREE and (tree.fingerprint, tree.changes) == intended
         action = "remove" if same else "put-back"
-    return Leftover(name, match[1], action, tree.files, tree.reclaimable_bytes)
+    return Leftover(name, shard, action, tree.files, tree.reclaimable_bytes)

@@ -58,6 +58,7 @@ def find_stage(
 
 def _stage(old: tuple[Judged, ...], has_new: bool, has_snapshot: bool, has_pruned: bool) -> Stage:
     marked = sum(j.shard.marker.present for j in old)
+    sound = sum(j.shard.marker.valid and j.verdict != "suspect" for j in old)
     if not old and not has_new:
         return Stage("empty", "there are no shards of either version here")
     if not old:
@@ -68,11 +69,13 @@ def _stage(old: tuple[Judged, ...], has_new: bool, has_snapshot: bool, has_prune
         advice = "make shard spaces first: 0.8 puts what matches none into a default one"
         return Stage("upgraded", "0.8 has run here and migrated nothing yet", _MIGRATE, advice)
     if marked < len(old):
-        words = f"{marked} of the {len(old)} old shards here are marked as migrated"
+        words = f"{sound} of the {len(old)} old shards here are soundly marked as migrated"
         advice = f"if nothing moves, start the migration again: {_MIGRATE}"
         return Stage("migrating", words, "shardtool status --watch", advice)
     advice = "the marker alone proves nothing: prune keeps what is not proven"
     words = "every old shard is marked as migrated"
+    if sound < marked:
+        words += f", {marked - sound} of them not soundly"
     return Stage("migrated", words, "shardtool prune --dry-run", advice)
 
 

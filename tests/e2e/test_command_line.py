@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from fixtures import Node
 from shardtool.cli.app import COMMANDS
 from shardtool.cli.exits import TABLE
-from tests.conftest import REPOSITORY, Listing, Run
+from tests.conftest import COMMAND, REPOSITORY, Listing, Mount, Run
 
 List = Callable[[Path], Listing]
 
@@ -266,3 +267,102 @@ def test_history_tells_what_a_prune_did(tmp_path: Path, shardtool: Run) -> None:
     shown = shardtool("--data", node.path, "history").stdout
     assert shown.count("00001") == 1
     assert "evidence marker" in shown
+
+
+def migrated(tmp_path: Path, *numbers: int) -> Node:
+    node = Node(tmp_path / "data", version="0.8")
+    for number in numbers:
+        node.old_shard(number, points=5)
+        node.migrate(number)
+    return node
+
+
+def test_a_rerun_with_the_same_names_finishes_what_a_kill_left(
+    tmp_path: Path, shardtool: Run
+) -> None:
+    node = migrated(tmp_path, 1, 2)
+    words = ("--data", node.path, "prune", "1", "2", "--trust", "marker", "--yes")
+    assert shardtool(*words).returncode == 0
+    done = shardtool(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_shard_in_the_trash_that_the_journal_does_not_know_is_never_passed_over(
+    tmp_path: Path, shardtool: Run
+) -> None:
+    node = migrated(tmp_path, 1, 2)
+    trash = node.db / ".shardtool/trash"
+    trash.mkdir(parents=True)
+    (node.shard_db / "00001").rename(trash / "00001.20261124T194436Z-99")
+    status = shardtool("--data", node.path, "status")
+    assert status.returncode == 3
+    assert "not known to the journal" in status.stdout
+    pruned = shardtool("--data", node.path, "prune", "--trust", "marker", "--yes")
+    assert pruned.returncode == 3
+    assert "look at it yourself" in pruned.stdout
+    assert (trash / "00001.20261124T194436Z-99/CURRENT").exists()
+
+
+@pytest.mark.parametrize("what", ["journal", "trash"])
+def test_a_bad_state_of_our_own_never_hides_the_shards(
+    what: str, tmp_path: Path, shardtool: Run
+) -> None:
+    node = migrated(tmp_path, 1)
+    (node.db / ".shardtool").mkdir()
+    if what == "journal":
+        (node.db / ".shardtool/journal").mkdir()
+    else:
+        (node.db / ".shardtool/journal").write_bytes(b"garbage\n")
+    done = shardtool("--data", node.path, "status")
+    assert done.returncode == 3
+    assert "00001  marked" in done.stdout
+    assert "journal" in done.stderr
+
+
+def test_a_long_stray_name_does_not_widen_the_table(tmp_path: Path, shardtool: Run) -> None:
+    node = migrated(tmp_path, 1)
+    (node.shard_db / ("n" * 240)).touch()
+    for words in (["status"], ["prune", "-n"]):
+        rows = shardtool("--data", node.path, *words).stdout.splitlines()
+        assert all(len(row) <= 80 for row in rows if "00001" in row)
+
+
+def test_a_full_disk_is_told_with_a_way_out_and_nothing_is_deleted(
+    tmp_path: Path, shardtool: Run, mount: Mount
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount(disk, size="2m")
+    node = Node(disk / "data", version="0.8")
+    node.old_shard(1, points=5)
+    node.migrate(1)
+    filler = os.open(disk / "filler", os.O_WRONLY | os.O_CREAT)
+    with contextlib.suppress(OSError):
+        while True:
+            os.write(filler, b"x" * 4096)
+    os.close(filler)
+    done = shardtool("--data", node.path, "prune", "--trust", "marker", "--yes")
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert (node.shard_db / "00001/CURRENT").exists()
+    (disk / "filler").unlink()
+    assert shardtool("--data", node.path, "prune", "--trust", "marker", "--yes").returncode == 0
+
+
+def test_a_closed_stdout_is_no_mistake_of_ours(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data")
+    script = f'exec "$@" --data {node.path} status >&-'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *COMMAND],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_fifo_as_config_does_not_wait_for_a_writer(tmp_path: Path, shardtool: Run) -> None:
+    os.mkfifo(tmp_path / "config.toml")
+    line = one_line(shardtool("status", "--influx-config", tmp_path / "config.toml"), 1)
+    assert "no regular file" in line

@@ -110,7 +110,7 @@ def test_colors_are_for_terminals_that_want_them(node: Node) -> None:
     assert "\x1b" not in plain.shown
     colored = Terminal("--data", node.path, "status")
     assert colored.end() == 0
-    assert "\x1b[32mmarked\x1b[0m" in colored.shown
+    assert "\x1b[33mmarked\x1b[0m" in colored.shown
 
 
 def test_watch_redraws_until_ctrl_c_and_sees_what_changes(node: Node) -> None:

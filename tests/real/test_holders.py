@@ -17,7 +17,7 @@ from shardtool.datadir.holders import Holders, OpenFile, find_holders
 from shardtool.datadir.inventory import take_inventory
 from shardtool.datadir.layout import find_layout
 from shardtool.disk.locks import Lock, LockState
-from tests.conftest import REPOSITORY, Hold, Unprivileged
+from tests.conftest import REPOSITORY, Hold, Mount, Unprivileged
 
 
 def found(holders: Holders) -> list[tuple[int, str]]:
@@ -116,13 +116,38 @@ def test_a_server_that_may_not_be_looked_into_is_named(
 def test_a_process_that_ends_while_it_is_looked_at_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import psutil
+    listdir = os.listdir
 
-    def gone(process: psutil.Process) -> list[object]:
-        raise psutil.NoSuchProcess(process.pid)
+    def gone(path: str) -> list[str]:
+        if str(path).startswith("/proc/"):
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return listdir(path)
 
-    monkeypatch.setattr(psutil.Process, "open_files", gone)
-    assert find_holders([tmp_path]) == Holders()
+    monkeypatch.setattr(os, "listdir", gone)
+    assert find_holders([tmp_path]).files == ()
+
+
+@pytest.mark.parametrize("how", ["open", "mapped"])
+def test_a_file_that_is_open_behind_a_bind_mount_is_found(
+    how: str, tmp_path: Path, mount: Mount, hold: Hold
+) -> None:
+    """As in a container: the process knows it by another path, the inode is the same."""
+    shard, other = tmp_path / "db/shard_db/00007", tmp_path / "other"
+    shard.mkdir(parents=True)
+    (shard / "000005.ldb").write_bytes(b"x" * 5000)
+    other.mkdir()
+    mount(other, source=tmp_path / "db")
+    pid = hold(other / "shard_db/00007/000005.ldb", how)
+    holders = find_holders([tmp_path / "db", tmp_path / "db/shard_db"])
+    assert [(file.pid, file.path) for file in holders.files] == [(pid, f"{shard}/000005.ldb")]
+
+
+def test_a_file_of_the_same_name_elsewhere_is_none_of_ours(tmp_path: Path, hold: Hold) -> None:
+    for root in ("ours", "theirs"):
+        (tmp_path / root / "00007").mkdir(parents=True)
+        (tmp_path / root / "00007/000005.ldb").write_bytes(b"x")
+    hold(tmp_path / "theirs/00007/000005.ldb", "open")
+    assert find_holders([tmp_path / "ours"]).files == ()
 
 
 _IN_A_CONTAINER = """

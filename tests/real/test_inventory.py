@@ -20,7 +20,6 @@ from shardtool.datadir.layout import find_layout
 from shardtool.datadir.marker import Marker, read_marker
 from shardtool.datadir.verdict import Judged, judge, judge_all, reclaimable_together
 from shardtool.disk.durable import READ_DIRECTORY
-from shardtool.disk.locks import Lock
 from tests.conftest import Hold, Listing, Mount, Unprivileged
 
 
@@ -474,13 +473,6 @@ def test_locks_are_found_where_shard_db_is_a_link(shard: Path, tmp_path: Path, h
     shard.parent.symlink_to(tmp_path / "disk2")
     hold(shard / "LOCK", "lock")
     assert verdicts(shard.parents[2]) == {"00007": "busy"}
-
-
-def test_a_new_shard_that_the_server_has_open_is_seen(tmp_path: Path, hold: Hold) -> None:
-    node = Node(tmp_path / "data", version="0.8")
-    hold(node.new_shard(3), "database")
-    (found,) = inventory(node.path).new or ()
-    assert found.lock.state is Lock.HELD
 
 
 # -- what comes back --

@@ -13,7 +13,7 @@ from shardtool.datadir.layout import find_layout
 from shardtool.disk.durable import READ_DIRECTORY
 from shardtool.disk.tree import measure
 from shardtool.journal import History
-from shardtool.prune.trash import Leftover, leftovers, open_trash, trash_name, trash_of
+from shardtool.prune.trash import leftovers, open_trash, trash_name, trash_of
 
 RUN = "20261124T175153Z-4711"
 NAME = f"00007.{RUN}"
@@ -67,7 +67,11 @@ def test_a_trash_that_is_no_directory_holds_nothing_of_ours(kind: str, trash: Pa
 
 
 def test_without_a_journal_nothing_is_touched(trash: Path) -> None:
-    assert leftovers(trash, History(())) == (Leftover(NAME),)
+    (found,) = leftovers(trash, History(()))
+    assert (found.name, found.shard, found.action) == (NAME, "", "leave")
+    # What it holds is told all the same: it may be a whole shard.
+    assert found.files > 0
+    assert found.reclaimable_bytes > 0
 
 
 def test_a_whole_shard_that_is_as_it_was_is_removed(trash: Path) -> None:
