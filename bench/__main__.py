@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -139,9 +140,9 @@ def bench_backup(work: Path, rounds: int, size: int) -> None:
     shutil.rmtree(copy, ignore_errors=True)
 
 
-def bench_prune(work: Path, rounds: int) -> None:
-    """prune of 200,000 files in 200 shards against rm -rf of the same."""
-    original = bulk(work / "original", shards=200, files=1000)
+def bench_prune(work: Path, rounds: int, shards: int) -> None:
+    """prune of `shards` shards of 1,000 files each against rm -rf of the same."""
+    original = bulk(work / "original", shards=shards, files=1000)
     victim = work / "victim"
 
     def copy() -> None:
@@ -151,7 +152,7 @@ def bench_prune(work: Path, rounds: int) -> None:
         os.sync()
 
     ours = Side(
-        "prune, 200,000 files",
+        f"prune, {shards:,} x 1,000 files",
         [[SHARDTOOL, "--data", str(victim), "prune", "--trust", "marker", "--yes"]],
         copy,
     )
@@ -167,8 +168,11 @@ def main() -> None:
     parser.add_argument("what", nargs="*", default=names, help=f"any of {', '.join(names)}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--bytes", type=int, default=2_000_000_000, help="of the backup")
+    parser.add_argument("--shards", type=int, default=200, help="of the prune")
     parser.add_argument("--in", dest="place", default=None, help="a directory with some GB free")
     args = parser.parse_args()
+    # A polite kill must not leave gigabytes behind.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("interrupted"))
     print(f"{'shardtool':<26} {'against':<34} ratio  (least-most of {args.rounds} rounds)")
     with tempfile.TemporaryDirectory(prefix="shardtool-bench-", dir=args.place) as directory:
         work = Path(directory)
@@ -181,7 +185,7 @@ def main() -> None:
         if "backup" in args.what:
             bench_backup(work, args.rounds, args.bytes)
         if "prune" in args.what:
-            bench_prune(work, args.rounds)
+            bench_prune(work, args.rounds, args.shards)
 
 
 main()
