@@ -26,4 +26,4 @@ class InterruptedByUserError(ShardtoolError):
 
 def reason_of(error: OSError) -> str:
     """Given an OSError, return its reason alone: 'Permission denied', without number or path."""
-    return os.strerror(error.errno) if error.errno else str(error)
+    return os.strerror(error.errno) if error.errno else error.strerror or str(error)

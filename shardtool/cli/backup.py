@@ -26,7 +26,8 @@ read back and compared. Changes nothing in raft and wal."""
 EPILOG = """\
 A snapshot is a BagIt bag (RFC 8493): data/ holds the files as they were,
 shardtool.json their modes, owners, times and links. Its directories are
-private to whoever ran the backup, for raft holds password hashes.
+private, for raft holds password hashes: to whoever ran the backup, or where
+that was root and the snapshot directory is the server's, to the server's user.
 
 With a server running it refuses (exit 4). --live copies all the same, until two
 passes find the same bytes, and marks the snapshot as live.
@@ -56,15 +57,15 @@ def run(args: argparse.Namespace, out: Output) -> int:
         refuse_half_restored(layout)
         refuse_overlap(layout, store)
         find_sources(layout)  # what is missing is told before a store is created
-        server = find_server(layout)
-        if server is not None and not args.live:
+        search = find_server(layout)
+        if search.server is not None and not args.live:
             raise BusyError(
-                f"{layout.name}: expected no server on it, found {server}; "
+                f"{layout.name}: expected no server on it, found {search.server}; "
                 "stop it, or copy all the same with --live"
             )
         create_store(store)
         with exclusive(store, purpose="snapshot directory"):
-            made = take_snapshot(layout, store, meter(out), live=args.live, server=server)
+            made = take_snapshot(layout, store, meter(out), live=args.live, search=search)
     _tell(made, _same_options(args), out)
     return exits.DONE
 
@@ -91,5 +92,6 @@ def _tell(made: Backup, option: str, out: Output) -> None:
     if not out.quiet:
         out.line()
         out.line(f"verify again  shardtool snapshots verify {metadata.id}{safe(option)}")
-        out.line(f"by hand       cd {path} && sha256sum -c manifest-sha256.txt")
+        quoted = safe(shlex.quote(str(made.path)))
+        out.line(f"by hand       cd {quoted} && sha256sum -c manifest-sha256.txt")
         out.line(f"put it back   shardtool restore {metadata.id}{safe(option)}")

@@ -15,11 +15,17 @@ from shardtool.cli.snapshots import add_store, meter, node_of, store_of, verifie
 from shardtool.datadir.layout import Layout
 from shardtool.datadir.server import find_server
 from shardtool.disk.locks import exclusive
-from shardtool.errors import BusyError, ShardtoolError
+from shardtool.errors import BusyError, ShardtoolError, UsageError
 from shardtool.snapshots import restore
-from shardtool.snapshots.metadata import CONFIG, Metadata
+from shardtool.snapshots.metadata import CONFIG, Metadata, created_at
 from shardtool.snapshots.pending import Pending, pending_restore
-from shardtool.snapshots.store import find_snapshot, list_store, opened_store
+from shardtool.snapshots.store import (
+    choose_another,
+    find_snapshot,
+    list_store,
+    opened_store,
+    refuse_inside,
+)
 from shardtool.snapshots.verify import Verification, verify
 
 DESCRIPTION = """\
@@ -28,9 +34,11 @@ and times. The present ones are renamed to raft.before-restore-TIME and
 wal.before-restore-TIME, not deleted. config.toml stays in the snapshot."""
 
 EPILOG = """\
-A restore that is killed in the middle is finished by the next one. It refuses
-while a server runs on the directory (exit 4), and a damaged snapshot (exit 1).
-Owners are set when it runs as root.
+A restore that is killed in the middle is finished by the next one; where what
+it had staged is gone, `restore ID` restores anew. With --to, DIR appears with
+its whole content or not at all. It refuses while a server runs on the
+directory (exit 4), and a damaged snapshot (exit 1). Owners are set when it
+runs as root.
 
 examples:
   shardtool restore
@@ -54,6 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Restore, or finish what an earlier restore began; return the exit code."""
+    if args.to == "":
+        # An unset variable in a script; the working directory is not what was meant.
+        raise UsageError("--to needs a name, found an empty one")
     layout = node_of(args)
     if args.to is not None:
         return _restore_elsewhere(args, layout, out)
@@ -63,7 +74,13 @@ def run(args: argparse.Namespace, out: Output) -> int:
     with exclusive(locked, purpose="data directory"):
         pending = pending_restore(layout)
         if pending is None:
-            return _restore_in_place(args, layout, locked, out)
+            return _restore_in_place(args, layout, locked, out, unfinished=None)
+        problem = restore.why_unfinishable(layout, pending)
+        if problem and args.id is not None:
+            out.warn(f"warning: {problem}")
+            return _restore_in_place(args, layout, locked, out, unfinished=pending)
+        if problem:
+            raise ShardtoolError(problem)
         if args.id not in (None, "latest", pending.snapshot):
             raise ShardtoolError(
                 f"{layout.name}: expected raft and wal that belong together, found the restore "
@@ -74,52 +91,96 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 def _finish(layout: Layout, pending: Pending, args: argparse.Namespace, out: Output) -> int:
-    _refuse_server(layout)
+    doubt = _refuse_server(layout)
     question = (
         f"The restore of snapshot {pending.snapshot} was interrupted when raft and wal "
         "were being swapped. Finish it?"
     )
-    if not confirmed(out, question, yes=args.yes):
+    if not confirmed(out, _with_doubt(question, doubt), yes=args.yes):
         return _declined(out)
+    done = "the restore that was interrupted is finished, raft and wal are in place"
+    if restore.is_swapped(layout, pending):
+        done = (
+            "the restore that was interrupted is finished: it was begun at "
+            f"{created_at(pending.stamp)} and raft and wal were in place already; run restore "
+            "again to put the snapshot there anew"
+        )
     aside = restore.finish(layout, pending)
     shown: dict[str, object] = {"id": pending.snapshot, "path": pending.path}
-    _tell(out, shown, restore.moves_for(layout, pending.stamp), aside, finished=True)
+    moves = restore.moves_for(layout, pending.stamp)
+    _tell(out, shown, moves, aside, warnings=doubt, finished=done)
     return exits.DONE
 
 
-def _restore_in_place(args: argparse.Namespace, layout: Layout, locked: Path, out: Output) -> int:
+def _restore_in_place(
+    args: argparse.Namespace,
+    layout: Layout,
+    locked: Path,
+    out: Output,
+    *,
+    unfinished: Pending | None,
+) -> int:
     stamp = restore.new_stamp(layout)
     moves = restore.moves_for(layout, stamp)
     restore.refuse_immovable(moves)
-    _refuse_server(layout)
+    doubt = _refuse_server(layout)
     with _chosen(args, layout, out) as (directory, path, verified, metadata):
         content = amount(len(metadata.files), "file", metadata.payload_bytes)
         kind = "Live snapshot" if metadata.live else "Snapshot"
+        origin, foreign = _origin(metadata, moves)
+        for warning in foreign:
+            out.warn(f"warning: {warning}")
         question = (
-            f"{kind} {verified.id}, {content}, replaces raft and wal of {safe(layout.name)}; "
-            "the present ones are set aside, not deleted."
+            f"{kind} {verified.id} {safe(origin)}, {content}, replaces raft and wal of "
+            f"{safe(layout.name)}; the present ones are set aside, not deleted."
         )
-        if not confirmed(out, question, yes=args.yes):
+        if not confirmed(out, _with_doubt(question, doubt), yes=args.yes):
             return _declined(out)
-        restore.prepare_node(layout, moves)
+        restore.prepare_node(layout, moves, unfinished)
         # Where there was no db, the lock is on what is about to be renamed away.
         with nullcontext() if locked == layout.db else exclusive(layout.db, purpose="directory"):
             warnings = restore.stage(directory, verified, moves, meter(out))
-            pending = Pending(verified.id, str(path), stamp)
+            pending = restore.pending_of(verified.id, path, stamp, moves)
             restore.begin(layout, pending, moves, lambda: _refuse_server(layout))
             _announce(moves, path, out)
             aside = restore.finish(layout, pending)
-    _tell(out, verified_json(path, verified), moves, aside, warnings=warnings, metadata=metadata)
+    if unfinished is not None:
+        aside += restore.set_aside(restore.moves_for(layout, unfinished.stamp))
+    _tell(
+        out,
+        verified_json(path, verified),
+        moves,
+        aside,
+        warnings=(*doubt, *warnings),
+        told=foreign,
+        metadata=metadata,
+    )
     return exits.DONE
 
 
+def _origin(metadata: Metadata, moves: tuple[restore.Move, ...]) -> tuple[str, tuple[str, ...]]:
+    """Say where a snapshot was taken, and warn of the places that are not the node's."""
+    raft, host = metadata.sources.get("raft", "unknown"), metadata.made_by.get("host", "unknown")
+    origin = f"(taken {created_at(metadata.id)} on host {host} from {raft})"
+    return origin, tuple(
+        f"the snapshot's {move.name} was taken from {source}, and goes to {move.place}: see that "
+        "it is this node's"
+        for move in moves
+        if (source := metadata.sources.get(move.name)) != str(move.place)
+    )
+
+
+def _with_doubt(question: str, doubt: tuple[str, ...]) -> str:
+    return " ".join([question, *(f"Mind: {text}." for text in doubt)])
+
+
 def _restore_elsewhere(args: argparse.Namespace, layout: Layout | None, out: Output) -> int:
-    target = Path(args.to).absolute()
+    target = Path(os.path.realpath(args.to))
+    node = (*layout.places, layout.own) if layout is not None else ()
+    refuse_inside(target, (*node, store_of(args, layout)), "directory")
     with _chosen(args, layout, out) as (directory, path, verified, metadata):
-        restore.prepare_target(target)
-        moves = restore.moves_into(target, metadata, verified.id)
-        warnings = restore.stage(directory, verified, moves, meter(out))
-        restore.swap(moves)
+        warnings = restore.restore_to(directory, verified, target, meter(out))
+    moves = restore.moves_into(target, metadata)
     _tell(out, verified_json(path, verified), moves, (), warnings=warnings)
     return exits.DONE
 
@@ -131,24 +192,27 @@ def _chosen(
     """Hold the store's lock and yield it with the snapshot that was asked for, verified."""
     store = store_of(args, layout)
     with opened_store(store) as directory, exclusive(store, purpose="snapshot directory"):
-        snapshot = find_snapshot(list_store(store), store, args.id or "latest")
+        listing = list_store(store)
+        snapshot = find_snapshot(listing, store, args.id or "latest")
         verified = verify(directory, snapshot.id, meter(out))
         if not verified.good or verified.metadata is None:
             first = verified.problems[0]
             raise ShardtoolError(
                 f"{snapshot.path}: expected a good snapshot, found {first.path}: {first.what}; "
-                "choose another one, see shardtool snapshots verify"
+                f"{choose_another(listing, snapshot.id)}, see shardtool snapshots verify"
             )
         yield directory, snapshot.path, verified, verified.metadata
 
 
-def _refuse_server(layout: Layout) -> None:
-    server = find_server(layout)
-    if server is not None:
+def _refuse_server(layout: Layout) -> tuple[str, ...]:
+    """Refuse a node with a server; return the warning where it is not sure that there is none."""
+    search = find_server(layout)
+    if search.server is not None:
         raise BusyError(
-            f"{layout.name}: expected no server on it, found {server}; "
+            f"{layout.name}: expected no server on it, found {search.server}; "
             "stop it, or restore elsewhere with --to DIR"
         )
+    return (search.doubt,) if search.doubt else ()
 
 
 def _declined(out: Output) -> int:
@@ -171,9 +235,22 @@ def _tell(
     aside: tuple[Path, ...],
     *,
     warnings: tuple[str, ...] = (),
+    told: tuple[str, ...] = (),
     metadata: Metadata | None = None,
-    finished: bool = False,
+    finished: str = "",
 ) -> None:
+    """Tell what was done.
+
+    Args:
+        out: shows it.
+        snapshot: which one, as it stands in documents.
+        moves: what was put where.
+        aside: the names of what was there before.
+        warnings: to be shown.
+        told: warnings that were shown before.
+        metadata: of the snapshot, where its config.toml is to be mentioned.
+        finished: what became of a restore that an earlier run began; empty for a new one.
+    """
     for warning in warnings:
         out.warn(f"warning: {warning}")
     has_config = metadata is not None and any(e.path == CONFIG for e in metadata.entries)
@@ -185,13 +262,13 @@ def _tell(
             "restored": {move.name: str(move.place) for move in moves},
             "set_aside": [str(path) for path in aside],
             "config": config,
-            "finished_earlier": finished,
-            "warnings": list(warnings),
+            "finished_earlier": bool(finished),
+            "warnings": [*told, *warnings],
         },
     )
-    names = " and ".join(move.name for move in moves)
-    done = "the interrupted restore is finished" if finished else "restored and verified"
-    out.line(f"snapshot {snapshot['id']}: {names} {done}")
+    *names, last = (move.name for move in moves)
+    done = finished or f"{', '.join(names)} and {last} restored and verified"
+    out.line(f"snapshot {snapshot['id']}: {done}")
     if out.quiet:
         return
     for move in moves:

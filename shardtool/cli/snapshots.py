@@ -88,6 +88,7 @@ def store_of(args: argparse.Namespace, layout: Layout | None) -> Path:
     """Return the snapshot directory: --store, $SHARDTOOL_SNAPSHOTS, or the node's own.
 
     Raises:
+        UsageError: --store is empty.
         ShardtoolError: see find_layout.
     """
     named = _named_store(args)
@@ -97,6 +98,9 @@ def store_of(args: argparse.Namespace, layout: Layout | None) -> Path:
 
 
 def _named_store(args: argparse.Namespace) -> str | None:
+    if args.store == "":
+        # An unset variable in a script; the default would be another place than the one meant.
+        raise UsageError("the snapshot directory (--store, --to) needs a name, found an empty one")
     named: str | None = args.store or os.environ.get(STORE_VARIABLE)
     return named
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shardtool.datadir.holders import find_holders
 from shardtool.datadir.layout import Layout
-from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened
+from shardtool.disk.durable import READ_DIRECTORY, READ_DIRECTORY_ITSELF, opened, opened_quietly
 from shardtool.disk.locks import Lock, look_at_lock
 
 
@@ -32,8 +32,32 @@ class Server:
         return f"{who}{f' ({self.process})' if self.process else ''}, which {self.evidence}"
 
 
-def find_server(layout: Layout) -> Server | None:
-    """Say who is at work on `layout`'s directories, or None where nobody is seen.
+@dataclass(frozen=True)
+class Search:
+    """What a look for a server has found.
+
+    Args:
+        server: who is at work on the node, or None where nobody was seen.
+        unseen: how many processes could not be looked into: with any, 'nobody' is unknown.
+    """
+
+    server: Server | None = None
+    unseen: int = 0
+
+    @property
+    def doubt(self) -> str:
+        """The warning that 'nobody' may be wrong, or nothing."""
+        if self.server is not None or not self.unseen:
+            return ""
+        processes = "1 process" if self.unseen == 1 else f"{self.unseen} processes"
+        advice = "; run this as root to be sure" if os.geteuid() else ""
+        return (
+            f"whether a server runs here is unknown: {processes} could not be looked into{advice}"
+        )
+
+
+def find_server(layout: Layout) -> Search:
+    """Say who is at work on `layout`'s directories, and how sure that is.
 
     Any process but this one that has a file of the node open counts, and any that holds the
     lock of a shard. One that is InfluxDB by name, and whose files we may not see, may be this
@@ -42,21 +66,22 @@ def find_server(layout: Layout) -> Server | None:
     holders = find_holders(layout.places)
     if holders.files:
         first = holders.files[0]
-        return Server(first.pid, first.process, f"has {first.path} open")
+        return Search(Server(first.pid, first.process, f"has {first.path} open"), holders.unseen)
     for shards in (layout.old_shards, layout.new_shards):
         locked = _locked_shard(shards)
         if locked is not None:
-            return locked
+            return Search(locked, holders.unseen)
     for pid, name in holders.unseen_servers:
-        return Server(pid, name, "may be this directory's: its open files can't be seen from here")
-    return None
+        evidence = "may be this directory's: its open files can't be seen from here"
+        return Search(Server(pid, name, evidence), holders.unseen)
+    return Search(None, holders.unseen)
 
 
 def _locked_shard(shards: Path) -> Server | None:
     names: list[str] = []
     # Unreadable is not "free", but a server that runs here is seen by its raft and wal too.
-    with contextlib.suppress(OSError):
-        names = sorted(os.listdir(shards))
+    with contextlib.suppress(OSError), opened_quietly(shards, READ_DIRECTORY) as directory:
+        names = sorted(os.listdir(directory))
     for name in names:
         with (
             contextlib.suppress(OSError),

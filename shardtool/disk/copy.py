@@ -18,7 +18,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened, write_all
+from shardtool.disk.durable import (
+    READ_DIRECTORY_ITSELF,
+    open_quietly,
+    opened,
+    opened_quietly,
+    write_all,
+)
 from shardtool.errors import reason_of
 
 # Large enough that calls cost nothing, small enough that two of them stay in a core's cache.
@@ -122,7 +128,7 @@ def survey(root: int, name: str = "") -> list[Entry]:
             entry = _look(directory, path)
             if entry is not None and entry.kind == "directory":
                 try:
-                    below = os.open(_last(path), READ_DIRECTORY_ITSELF, dir_fd=directory)
+                    below = open_quietly(_last(path), READ_DIRECTORY_ITSELF, dir_fd=directory)
                     stack.append((below, _names(below, path)))
                 except FileNotFoundError:
                     continue
@@ -175,7 +181,7 @@ def opened_below(root: int, path: str) -> Iterator[int]:
         at = root
         parts = path.split("/")
         for part in parts[:-1]:
-            at = stack.enter_context(opened(part, READ_DIRECTORY_ITSELF, dir_fd=at))
+            at = stack.enter_context(opened_quietly(part, READ_DIRECTORY_ITSELF, dir_fd=at))
         yield stack.enter_context(open_regular(parts[-1], dir_fd=at))
 
 
@@ -183,20 +189,17 @@ def opened_below(root: int, path: str) -> Iterator[int]:
 def open_regular(name: Path | str, *, dir_fd: int | None = None) -> Iterator[int]:
     """Open a regular file for reading; neither a link nor a FIFO makes this go astray or wait.
 
+    Its access time is left as it was where the kernel lets us.
+
     Raises:
         OSError: it can't be opened or is no regular file.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-    try:
-        descriptor = os.open(name, flags | os.O_CLOEXEC | os.O_NOATIME, dir_fd=dir_fd)
-    except PermissionError:  # O_NOATIME is for the owner and for root
-        descriptor = os.open(name, flags | os.O_CLOEXEC, dir_fd=dir_fd)
-    try:
+    with opened_quietly(
+        name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=dir_fd
+    ) as descriptor:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(0, "no regular file", str(name))
         yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def read_bounded(name: str, most: int, *, dir_fd: int) -> bytes:
@@ -276,10 +279,12 @@ class Reader:
             hashing.result()
         return sha256.hexdigest(), done
 
-    def digest_from_disk(self, source: int, counter: Counter) -> tuple[str, int]:
+    def digest_from_disk(
+        self, source: int, counter: Counter, *, most: int | None = None
+    ) -> tuple[str, int]:
         """Do the same with what the disk holds, not with what memory still has of it."""
         os.posix_fadvise(source, 0, 0, os.POSIX_FADV_DONTNEED)
-        return self.digest(source, counter)
+        return self.digest(source, counter, most=most)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 
 from shardtool import __version__
 from shardtool.datadir.layout import Layout
-from shardtool.datadir.server import Server
+from shardtool.datadir.server import Search
 from shardtool.disk.copy import (
     Counter,
     Entry,
@@ -29,13 +29,20 @@ from shardtool.disk.copy import (
     survey,
     sync_tree,
 )
-from shardtool.disk.durable import READ_DIRECTORY, READ_DIRECTORY_ITSELF, opened, write_all
+from shardtool.disk.durable import (
+    READ_DIRECTORY,
+    READ_DIRECTORY_ITSELF,
+    opened,
+    opened_quietly,
+    write_all,
+)
 from shardtool.disk.mounts import mount_points, mounts_at_or_below
 from shardtool.disk.remove import remove_tree
 from shardtool.errors import ShardtoolError
 from shardtool.snapshots import bag
 from shardtool.snapshots.metadata import CONFIG, DIRECTORIES, MOST_BYTES, Metadata, new_id
 from shardtool.snapshots.store import (
+    AS_WHOM,
     PARTIAL,
     PRIVATE_DIRECTORY,
     describe,
@@ -53,8 +60,7 @@ _LIVE_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.0, 1.5, 2.0, 2.0, 2.0, 2.0)
 # What a snapshot holds of a tree; sockets, FIFOs and devices have no content to copy.
 _COPIED = ("file", "directory", "link")
 
-_AS_WHOM = "run this as the server's user or as root"
-_NOTHING_LEFT = "nothing of the snapshot is left: free room, or name another place with --to DIR"
+_FREE_ROOM = "free room there, or name another place with --to DIR"
 
 
 @dataclass(frozen=True)
@@ -85,22 +91,22 @@ def find_sources(layout: Layout) -> dict[str, Path]:
 
 
 def take_snapshot(
-    layout: Layout, store: Path, meter: Meter, *, live: bool, server: Server | None
+    layout: Layout, store: Path, meter: Meter, *, live: bool, search: Search
 ) -> Backup:
     """Snapshot the node into `store`, whose lock and the node's the caller holds.
 
-    Whatever goes wrong, an interrupt included, nothing of the snapshot is left; of a kill the
-    next call removes what it left.
+    Whatever goes wrong before it has its name, an interrupt included, what is there of the
+    snapshot is removed; of a kill the next call removes what it left.
 
     Args:
         layout: the node.
         store: an existing directory.
         meter: makes what counts the bytes.
         live: copy until two passes agree, instead of failing on the first change.
-        server: who is running on the node, for the metadata.
+        search: who is running on the node, for the metadata and the warnings.
 
     Raises:
-        ShardtoolError: it could not be taken; the line says why.
+        ShardtoolError: it could not be taken; the line says why, and what is left of it.
     """
     sources = find_sources(layout)
     with opened_store(store) as directory:
@@ -112,22 +118,54 @@ def take_snapshot(
         )
         job = _Copy(sources, store, live=live)
         try:
-            with told(store, "to write the snapshot", _NOTHING_LEFT):
+            with told(store, "to write the snapshot", _FREE_ROOM):
                 with _new_directory(PARTIAL + name, directory) as target:
                     with meter("copying", sum(entry.size for entry in first)) as counter:
                         job.run(target, counter)
-                    metadata = _metadata(name, layout, job, server)
+                    metadata = _metadata(name, layout, job, search)
                     _write_tag_files(target, store, bag.tag_files(metadata, job.digests()))
+                    _give_to_server(target, directory, sources["raft"])
                     sync_tree(target)
                 verified = verify(directory, PARTIAL + name, meter, identity=name)
                 _insist_on(verified, store)
                 os.rename(PARTIAL + name, name, src_dir_fd=directory, dst_dir_fd=directory)
-                os.fsync(directory)
-        except BaseException:
+        except BaseException as error:
             # An interrupt too: what is not complete must not stay.
-            remove_tree(directory, PARTIAL + name)
-            raise
-    return Backup(store / name, verified, tuple(_warnings(store, job, leftovers)))
+            left = remove_tree(directory, PARTIAL + name).failures
+            if type(error) is not ShardtoolError:
+                raise
+            what = f"could not be removed: {left[0]}" if left else "was removed"
+            raise ShardtoolError(f"{error}; what was written of the snapshot {what}") from None
+        try:
+            os.fsync(directory)
+        except OSError as error:
+            raise ShardtoolError(
+                f"{store}: expected to make the name {name} durable, found: {describe(error)}; "
+                "the snapshot stands there, verified, but may not outlive a power cut: check the "
+                "disk and take another one"
+            ) from None
+    warnings = [*_warnings(store, job, leftovers), *filter(None, [search.doubt])]
+    return Backup(store / name, verified, tuple(warnings))
+
+
+def _give_to_server(target: int, store: int, raft: Path) -> None:
+    """Give a snapshot that root took to the server's user, where the store is that user's too.
+
+    Whoever owns raft can read the password hashes in it anyway, and has to see and restore
+    what is in the node's own store. A store of somebody else's, root's own for instance, gets
+    nothing that its owner could not read before: there the snapshot stays root's.
+
+    From below, and the top last: until then nobody else can reach what is inside.
+
+    Raises:
+        OSError: it could not be given away.
+    """
+    owner = os.stat(raft)
+    if os.geteuid() or os.fstat(store).st_uid != owner.st_uid:
+        return
+    for entry in reversed(survey(target)):
+        os.chown(entry.path, owner.st_uid, owner.st_gid, dir_fd=target, follow_symlinks=False)
+    os.fchown(target, owner.st_uid, owner.st_gid)
 
 
 def _exists(name: str, directory: int) -> bool:
@@ -162,7 +200,7 @@ def _insist_on(verified: Verification, store: Path) -> None:
     for problem in verified.problems:
         raise ShardtoolError(
             f"{store}: expected to read back what was written, found {problem.path}: "
-            f"{problem.what}; nothing of the snapshot is left: check the disk and the memory"
+            f"{problem.what}; check the disk and the memory"
         )
 
 
@@ -174,11 +212,11 @@ def _survey(sources: Mapping[str, Path]) -> list[Entry]:
     """
     entries: list[Entry] = []
     for name, path in sources.items():
-        with told(path, "to read it", _AS_WHOM):
+        with told(path, "to read it", AS_WHOM):
             if name == CONFIG:
                 entries.append(entry_of(name, os.stat(path, follow_symlinks=False)))
             else:
-                with opened(path, READ_DIRECTORY) as root:
+                with opened_quietly(path, READ_DIRECTORY) as root:
                     entries += survey(root, name)
     problem = bag.problem_with_names(entry.path for entry in entries if entry.kind in _COPIED)
     if problem:
@@ -299,7 +337,7 @@ class _Copy:
         try:
             with (
                 self._opened_source(entry.path) as source,
-                told(place, f"to copy it to {self._store}", _NOTHING_LEFT),
+                told(place, f"to copy it to {self._store}", _FREE_ROOM),
                 new_file(entry.path, dir_fd=self._target) as target,
             ):
                 digest, _ = reader.digest(source, counter, target=target, most=entry.size)
@@ -319,7 +357,7 @@ class _Copy:
         with contextlib.ExitStack() as stack:
             try:
                 if rest:
-                    root = stack.enter_context(opened(self.sources[top], READ_DIRECTORY))
+                    root = stack.enter_context(opened_quietly(self.sources[top], READ_DIRECTORY))
                     source = stack.enter_context(opened_below(root, rest))
                 else:
                     source = stack.enter_context(open_regular(self.sources[top]))
@@ -332,7 +370,7 @@ class _Copy:
 
 def _unreadable(path: str, sources: Mapping[str, Path], reason: str) -> ShardtoolError:
     return ShardtoolError(
-        f"{_place(path, sources)}: expected to read it, found: {reason}; {_AS_WHOM}"
+        f"{_place(path, sources)}: expected to read it, found: {reason}; {AS_WHOM}"
     )
 
 
@@ -365,7 +403,7 @@ def _check_room(store: Path, directory: int, entries: list[Entry]) -> None:
         )
 
 
-def _metadata(name: str, layout: Layout, job: _Copy, server: Server | None) -> Metadata:
+def _metadata(name: str, layout: Layout, job: _Copy, search: Search) -> Metadata:
     entries = tuple(replace(entry, identity=()) for entry in job.entries)
     return Metadata(
         id=name,
@@ -375,7 +413,7 @@ def _metadata(name: str, layout: Layout, job: _Copy, server: Server | None) -> M
         users=_names({entry.uid for entry in entries}, lambda uid: pwd.getpwuid(uid).pw_name),
         groups=_names({entry.gid for entry in entries}, lambda gid: grp.getgrgid(gid).gr_name),
         left_out=job.left_out,
-        node=_node(layout, server),
+        node=_node(layout, search),
         made_by={"host": socket.gethostname(), "shardtool": __version__},
     )
 
@@ -388,15 +426,21 @@ def _names(numbers: set[int], look_up: Callable[[int], str]) -> dict[int, str]:
     return found
 
 
-def _node(layout: Layout, server: Server | None) -> dict[str, Any]:
+def _node(layout: Layout, search: Search) -> dict[str, Any]:
     """Return what tells, years later, which step of the upgrade a snapshot is from."""
     counts = {}
     for key, shards in (("old_shards", layout.old_shards), ("new_shards", layout.new_shards)):
         try:
-            counts[key] = len(os.listdir(shards))
+            with opened_quietly(shards, READ_DIRECTORY) as directory:
+                counts[key] = len(os.listdir(directory))
         except OSError:
             counts[key] = 0
-    return {"db": str(layout.db), **counts, "server": str(server) if server else None}
+    return {
+        "db": str(layout.db),
+        **counts,
+        "server": str(search.server) if search.server else None,
+        "unseen_processes": search.unseen,
+    }
 
 
 def _warnings(store: Path, job: _Copy, leftovers: Iterable[str]) -> Iterator[str]:

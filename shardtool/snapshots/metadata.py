@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -22,6 +23,7 @@ DIRECTORIES = ("raft", "wal")
 
 _ID = re.compile(r"(\d{8}T\d{6}Z)(?:-([1-9]\d{0,5}))?", re.ASCII)
 _KINDS = ("file", "directory", "link")
+_LONGEST_PATH = 4095  # of a path and of a link's target, in bytes: PATH_MAX without its end
 _STAMP = "%Y%m%dT%H%M%SZ"
 
 
@@ -178,9 +180,14 @@ def _entry(fields: dict[str, Any]) -> Entry:
     if not all(0 <= number < (1 << 32) - 1 for number in owner) or abs(mtime) >= 1 << 63:
         raise ValueError(f"owner {owner}, time {mtime}")
     target = _typed(fields["target"], str) if kind == "link" else ""
-    if "\0" in target or (kind == "link" and not target):
+    if kind == "link" and not target:
         raise ValueError("a link that points nowhere")
-    return Entry(_typed(fields["path"], str), kind, mode, *owner, size, mtime, target)
+    path = _typed(fields["path"], str)
+    for text in (path, target):
+        # os.fsencode raises a ValueError for what no file system could have named.
+        if "\0" in text or len(os.fsencode(text)) > _LONGEST_PATH:
+            raise ValueError(f"a name or target that no file system has: {text[:80]!r}")
+    return Entry(path, kind, mode, *owner, size, mtime, target)
 
 
 def _check_tree(entries: tuple[Entry, ...]) -> None:
@@ -195,7 +202,7 @@ def _check_tree(entries: tuple[Entry, ...]) -> None:
         top = ("file",) if entry.path == CONFIG else ("directory",)
         sound = kinds.get(above) == "directory" if above else entry.kind in top
         known = above or name in (*DIRECTORIES, CONFIG)
-        if name in ("", ".", "..") or "\0" in name or entry.path in kinds or not (sound and known):
+        if name in ("", ".", "..") or entry.path in kinds or not (sound and known):
             raise DamagedError(f"an entry {entry.path[:80]!r} that can't be in a snapshot")
         kinds[entry.path] = entry.kind
     missing = [name for name in DIRECTORIES if name not in kinds]

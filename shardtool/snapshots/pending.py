@@ -10,11 +10,29 @@ from shardtool.datadir.layout import Layout
 from shardtool.disk.copy import read_bounded
 from shardtool.disk.durable import READ_DIRECTORY, opened, sync_directory, write_new_file
 from shardtool.errors import ShardtoolError
-from shardtool.snapshots.metadata import is_id
+from shardtool.snapshots.metadata import DIRECTORIES, is_id
 from shardtool.snapshots.store import told
 
-SCHEMA = "shardtool/pending-restore/1"
+SCHEMA = "shardtool/pending-restore/2"
 _MOST_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What was staged for one place: by this it is known again, under whichever name.
+
+    A rename changes neither number. The time is that of the snapshot, so that a directory that
+    somebody made later is not taken for it, even where the file system gave it the same inode.
+
+    Args:
+        place: where it was to go, for people: a node may have moved since.
+        inode: the number of the staged directory.
+        mtime_ns: when its content changed last, in ns since the epoch.
+    """
+
+    place: str
+    inode: int
+    mtime_ns: int
 
 
 @dataclass(frozen=True)
@@ -25,11 +43,13 @@ class Pending:
         snapshot: the id of the snapshot that is being put in place.
         path: where that snapshot lies.
         stamp: the UTC time in the names of what is staged and set aside.
+        staged: what was staged, in the order of the moves: raft, wal.
     """
 
     snapshot: str
     path: str
     stamp: str
+    staged: tuple[Staged, ...]
 
 
 def pending_restore(layout: Layout) -> Pending | None:
@@ -48,12 +68,18 @@ def pending_restore(layout: Layout) -> Pending | None:
             return None
         try:
             found = json.loads(content)
-            sound = found["schema"] == SCHEMA and is_id(found["stamp"])
-            if sound and is_id(found["snapshot"]) and isinstance(found["path"], str):
-                return Pending(found["snapshot"], found["path"], found["stamp"])
+            staged = tuple(Staged(**fields) for fields in found["staged"])
+            sound = found["schema"] == SCHEMA and is_id(found["stamp"]) and is_id(found["snapshot"])
+            sound = sound and len(staged) == len(DIRECTORIES) and all(map(_is_sound, staged))
+            if sound and isinstance(found["path"], str):
+                return Pending(found["snapshot"], found["path"], found["stamp"], staged)
         except (ValueError, TypeError, KeyError, RecursionError):
             pass
         raise OSError(0, "something else", str(path))
+
+
+def _is_sound(staged: Staged) -> bool:
+    return isinstance(staged.place, str) and type(staged.inode) is type(staged.mtime_ns) is int
 
 
 def refuse_half_restored(layout: Layout) -> None:

@@ -11,6 +11,7 @@ import grp
 import os
 import pwd
 import re
+import shlex
 import stat
 import time
 from collections.abc import Callable, Mapping
@@ -35,8 +36,10 @@ from shardtool.disk.copy import (
 from shardtool.disk.durable import (
     READ_DIRECTORY,
     READ_DIRECTORY_ITSELF,
+    give_to_owner_of,
     make_directories,
     opened,
+    opened_quietly,
     sync_directory,
 )
 from shardtool.disk.mounts import mount_points, mounts_at_or_below
@@ -45,15 +48,16 @@ from shardtool.errors import ShardtoolError
 from shardtool.journal import Journal
 from shardtool.snapshots import bag
 from shardtool.snapshots.metadata import Metadata, new_id
-from shardtool.snapshots.pending import Pending, write_pending
-from shardtool.snapshots.store import PRIVATE_DIRECTORY, sources_of, told
+from shardtool.snapshots.pending import Pending, Staged, pending_restore, write_pending
+from shardtool.snapshots.store import AS_WHOM, PRIVATE_DIRECTORY, describe, sources_of, told
 from shardtool.snapshots.verify import Verification
 
 STAGED = ".restoring-"
 ASIDE = ".before-restore-"
-_LEFTOVER = re.compile(
-    r"(raft|wal|config\.toml)\.restoring-\d{8}T\d{6}Z(-\d+)?(\.below\.\d+)*", re.ASCII
-)
+_STAMP = r"\d{8}T\d{6}Z(-\d+)?"
+_LIFTED = r"(\.below\.\d+)*"
+# What may come behind a name of ours: a number where it is taken, .below.N when it is removed.
+_ROOM_FOR_SUFFIX = 16
 
 
 @dataclass(frozen=True)
@@ -98,10 +102,10 @@ def moves_for(layout: Layout, stamp: str) -> tuple[Move, ...]:
     return _moves(sources_of(layout), stamp)
 
 
-def moves_into(target: Path, metadata: Metadata, stamp: str) -> tuple[Move, ...]:
-    """Return how all that a snapshot holds goes below directory `target`."""
+def moves_into(target: Path, metadata: Metadata) -> tuple[Move, ...]:
+    """Return how all that a snapshot holds goes below the new directory `target`."""
     tops = (entry.path for entry in metadata.entries if "/" not in entry.path)
-    return _moves({name: target / name for name in tops}, stamp)
+    return tuple(Move(name, target / name, target / name, target / name) for name in tops)
 
 
 def _moves(places: Mapping[str, Path], stamp: str) -> tuple[Move, ...]:
@@ -109,7 +113,7 @@ def _moves(places: Mapping[str, Path], stamp: str) -> tuple[Move, ...]:
         Move(
             name,
             place,
-            place.with_name(f"{name}{STAGED}{stamp}"),
+            place.with_name(f"{place.name}{STAGED}{stamp}"),
             place.with_name(f"{place.name}{ASIDE}{stamp}"),
         )
         for name, place in places.items()
@@ -120,8 +124,8 @@ def refuse_immovable(moves: tuple[Move, ...]) -> None:
     """Refuse up front what no rename can replace.
 
     Raises:
-        ShardtoolError: a place, or something below it, is a mount point, or its parent is not
-            there.
+        ShardtoolError: a place, or something below it, is a mount point, its parent is not
+            there, or its name is too long to get anything appended.
     """
     mounts = mount_points()
     for move in moves:
@@ -135,30 +139,31 @@ def refuse_immovable(moves: tuple[Move, ...]) -> None:
                 f"{move.place}: expected its parent directory to be there, found none; "
                 "create or mount it"
             )
+        longest = max(len(os.fsencode(path.name)) for path in (move.staged, move.aside))
+        most = os.pathconf(move.place.parent, "PC_NAME_MAX")
+        if longest + _ROOM_FOR_SUFFIX > most:
+            raise ShardtoolError(
+                f"{move.place}: expected a name that {ASIDE}TIME fits behind, found it too long "
+                f"(names here have {most} bytes at the most); restore elsewhere with --to DIR"
+            )
 
 
-def prepare_target(target: Path) -> None:
-    """Make `target` an empty directory, without what a killed restore left in it.
+def _remove_leftovers(move: Move, keep: str) -> None:
+    """Remove what killed restores staged for one place, and nobody else's: another node's raft
+    may lie beside this one.
 
-    Raises:
-        ShardtoolError: it is no directory, or something else is in it.
-    """
-    with told(target, "a directory that does not exist or is empty", "name another one"):
-        make_directories(target, like=next(p for p in target.parents if p.is_dir()))
-        remove_leftovers(target)
-        if os.listdir(target):
-            raise OSError(0, "one with something in it", str(target))
-
-
-def remove_leftovers(parent: Path) -> None:
-    """Remove from `parent` what killed restores staged there and no pending file names.
+    Args:
+        move: whose place it is.
+        keep: the stamp of a pending restore, whose staged set stays; or empty.
 
     Raises:
         OSError: the directory can't be read.
     """
-    with opened(parent, READ_DIRECTORY) as directory:
+    leftover = re.compile(f"{re.escape(move.place.name)}{STAGED}({_STAMP}){_LIFTED}", re.ASCII)
+    with opened_quietly(move.place.parent, READ_DIRECTORY) as directory:
         for name in sorted(os.listdir(directory)):
-            if _LEFTOVER.fullmatch(name):
+            match = leftover.fullmatch(name)
+            if match and match[1] != keep:
                 remove_tree(directory, name)
 
 
@@ -186,11 +191,11 @@ def stage(
     _check_room(verified.metadata, moves)
     try:
         for move in moves:
-            advice = "nothing was changed: free room there, or restore with --to DIR"
+            advice = "nothing was changed: free room there, or restore elsewhere with --to DIR"
             with (
                 told(move.staged, "to stage the snapshot", advice),
                 opened(verified.id, READ_DIRECTORY_ITSELF, dir_fd=store) as source,
-                opened(move.place.parent, READ_DIRECTORY) as parent,
+                opened(move.staged.parent, READ_DIRECTORY) as parent,
             ):
                 wanted = _wanted(verified.metadata, move)
                 warnings += _stage_one(source, parent, wanted, verified, meter)
@@ -204,7 +209,7 @@ def stage(
 def remove_staged(moves: tuple[Move, ...]) -> None:
     """Remove what was staged; what resists, the next restore removes."""
     for move in moves:
-        with contextlib.suppress(OSError), opened(move.place.parent, READ_DIRECTORY) as parent:
+        with contextlib.suppress(OSError), opened(move.staged.parent, READ_DIRECTORY) as parent:
             remove_tree(parent, move.staged.name)
 
 
@@ -320,7 +325,7 @@ def _check_room(metadata: Metadata, moves: tuple[Move, ...]) -> None:
     """
     needed: dict[int, int] = {}
     for move in moves:
-        parent = move.place.parent
+        parent = move.staged.parent
         room = os.statvfs(parent)
         entries = [e for e in metadata.entries if e.path.partition("/")[0] == move.name]
         device = parent.stat().st_dev
@@ -333,13 +338,90 @@ def _check_room(metadata: Metadata, moves: tuple[Move, ...]) -> None:
             )
 
 
+def restore_to(store: int, verified: Verification, target: Path, meter: Meter) -> tuple[str, ...]:
+    """Put all that a snapshot holds into `target`, a directory that is new or empty.
+
+    It is staged whole beside `target` and gets its name by one rename: whatever goes wrong,
+    `target` is as it was. What a kill leaves has the name of the target and of the snapshot,
+    and the same command removes it.
+
+    Args:
+        store: the store's directory.
+        verified: the snapshot, read again and found good.
+        target: links resolved.
+        meter: makes what counts the bytes.
+
+    Returns:
+        What could not be made as it was, for people.
+
+    Raises:
+        ShardtoolError: something is in the target, or it could not be written.
+    """
+    assert verified.metadata is not None
+    with told(target, "a directory that does not exist or is empty", "name another one"):
+        mode = _mode_of_empty(target)
+    staging = target.with_name(f"{target.name}{STAGED}{verified.id}")
+    moves = moves_into(staging, verified.metadata)
+    with told(target, "to put the snapshot there", "name another place with --to DIR"):
+        like = next(path for path in (target, *target.parents) if path.is_dir())
+        make_directories(target.parent, like=like)
+        with opened(target.parent, READ_DIRECTORY) as parent:
+            remove_tree(parent, staging.name)
+            try:
+                os.mkdir(staging.name, PRIVATE_DIRECTORY, dir_fd=parent)
+                warnings = stage(store, verified, moves, meter)
+                give_to_owner_of(like, staging)
+                os.chmod(staging.name, mode, dir_fd=parent)
+                sync_directory(staging)
+                # rename(2) replaces an empty directory, and no other.
+                os.rename(staging.name, target.name, src_dir_fd=parent, dst_dir_fd=parent)
+                os.fsync(parent)
+            except BaseException:
+                remove_tree(parent, staging.name)
+                raise
+    return warnings
+
+
+def _mode_of_empty(target: Path) -> int:
+    """Return the mode of the empty directory `target`, or what a new one gets.
+
+    Raises:
+        OSError: it is something else, or a mount point, which no rename replaces.
+    """
+    try:
+        with opened_quietly(target, READ_DIRECTORY) as directory:
+            if os.listdir(directory):
+                raise OSError(0, "one with something in it", str(target))
+            mode = stat.S_IMODE(os.fstat(directory).st_mode)
+            if str(target) in mount_points():
+                raise OSError(0, "a mount point: name a directory in it", str(target))
+    except FileNotFoundError:
+        return 0o755
+    return mode
+
+
+def pending_of(snapshot: str, path: Path, stamp: str, moves: tuple[Move, ...]) -> Pending:
+    """Return what goes into the pending file, once everything is staged.
+
+    Raises:
+        ShardtoolError: what was staged is not there any more.
+    """
+    staged = []
+    for move in moves:
+        with told(move.staged, "what was staged just now", "run restore again"):
+            found = os.stat(move.staged, follow_symlinks=False)
+        staged.append(Staged(str(move.place), found.st_ino, found.st_mtime_ns))
+    return Pending(snapshot, str(path), stamp, tuple(staged))
+
+
 def begin(
-    layout: Layout, pending: Pending, moves: tuple[Move, ...], check: Callable[[], None]
+    layout: Layout, pending: Pending, moves: tuple[Move, ...], check: Callable[[], object]
 ) -> None:
     """Write journal and pending file: from here on the swap is finished by whoever comes.
 
     When this raises, nothing has been moved and what was staged is gone, or the pending file
-    stands.
+    stands. An older pending file, of a restore that can't be finished, is replaced by one
+    rename: at no moment is the node without one.
 
     Args:
         layout: the node.
@@ -359,9 +441,16 @@ def begin(
         )
         write_pending(layout, pending)
     except BaseException:
-        if not os.path.lexists(layout.pending_restore):
+        if not _may_stand(layout, pending):
             remove_staged(moves)
         raise
+
+
+def _may_stand(layout: Layout, pending: Pending) -> bool:
+    try:
+        return pending_restore(layout) == pending
+    except ShardtoolError:
+        return True  # what can't be read may be it: what was staged must not go
 
 
 def finish(layout: Layout, pending: Pending) -> tuple[Path, ...]:
@@ -373,14 +462,31 @@ def finish(layout: Layout, pending: Pending) -> tuple[Path, ...]:
     Raises:
         ShardtoolError, OSError: it could not be finished; the pending file stands.
     """
-    aside = swap(moves_for(layout, pending.stamp))
-    Journal(layout).append("restored", **asdict(pending), set_aside=[str(path) for path in aside])
+    moves = moves_for(layout, pending.stamp)
+    problem = why_unfinishable(layout, pending)
+    if problem:
+        raise ShardtoolError(problem)
+    try:
+        aside = _swap(moves, pending)
+    except OSError as error:
+        raise ShardtoolError(
+            f"{layout.name}: expected to set raft and wal aside and to put the staged ones in "
+            f"their places, found: {describe(error)}; nothing is lost: correct that and run "
+            f"restore again, or go back by hand: {_way_back(layout, moves, pending)}"
+        ) from None
+    Journal(layout).append(
+        "restored",
+        snapshot=pending.snapshot,
+        path=pending.path,
+        stamp=pending.stamp,
+        set_aside=[str(path) for path in aside],
+    )
     layout.pending_restore.unlink(missing_ok=True)
     sync_directory(layout.own)
     return aside
 
 
-def swap(moves: tuple[Move, ...]) -> tuple[Path, ...]:
+def _swap(moves: tuple[Move, ...], pending: Pending) -> tuple[Path, ...]:
     """Set aside what is in the places and put what is staged there; safe to do again.
 
     All old ones go first: from then on the old set is whole under its names aside, and the
@@ -390,23 +496,98 @@ def swap(moves: tuple[Move, ...]) -> tuple[Path, ...]:
         The names under which something was set aside, by this call or the one it finishes.
 
     Raises:
-        ShardtoolError: neither a place nor what was staged for it is there.
         OSError: a rename failed.
     """
-    for move in moves:
-        if not os.path.lexists(move.staged) and not os.path.lexists(move.place):
-            raise ShardtoolError(
-                f"{move.staged}: expected what was staged for {move.place}, found neither; "
-                f"what was there before is {move.aside}"
-            )
-    for move in moves:
-        if os.path.lexists(move.staged) and os.path.lexists(move.place):
+    waiting = [
+        move
+        for move, staged in zip(moves, pending.staged, strict=True)
+        if not _is_it(move.place, staged)
+    ]
+    for move in waiting:
+        if os.path.lexists(move.place):
             os.rename(move.place, _free_name(move.aside))
             sync_directory(move.place.parent)
-    for move in moves:
-        if os.path.lexists(move.staged):
-            os.rename(move.staged, move.place)
-            sync_directory(move.place.parent)
+    for move in waiting:
+        os.rename(move.staged, move.place)
+        sync_directory(move.place.parent)
+    return set_aside(moves)
+
+
+def _is_it(path: Path, staged: Staged) -> bool:
+    """Say whether what was staged is at `path` now."""
+    try:
+        found = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return False
+    return (found.st_ino, found.st_mtime_ns) == (staged.inode, staged.mtime_ns)
+
+
+def is_swapped(layout: Layout, pending: Pending) -> bool:
+    """Say whether all that was staged is in its place: a kill came after the last rename."""
+    moves = moves_for(layout, pending.stamp)
+    return all(
+        _is_it(move.place, staged) for move, staged in zip(moves, pending.staged, strict=True)
+    )
+
+
+def why_unfinishable(layout: Layout, pending: Pending) -> str:
+    """Say why the pending restore can't be finished, and how to get out; empty where it can.
+
+    Each place must hold what was staged for it, or that must still be under its staged name:
+    known by its inode, for what a name stands for may have been replaced.
+    """
+    moves = moves_for(layout, pending.stamp)
+    lost = [
+        move
+        for move, staged in zip(moves, pending.staged, strict=True)
+        if not _is_it(move.place, staged) and not _is_it(move.staged, staged)
+    ]
+    if not lost:
+        return ""
+    begun_for = [staged.place for staged in pending.staged]
+    moved = begun_for != [str(move.place) for move in moves]
+    elsewhere = f" (it was begun for {' and '.join(begun_for)})" if moved else ""
+    return (
+        f"{layout.name}: expected what the interrupted restore of {pending.snapshot} had staged, "
+        f"found {' and '.join(str(move.staged) for move in lost)} gone or changed{elsewhere}; "
+        f"{_where_things_are(moves, pending)}; restore a snapshot anew, which deletes nothing: "
+        f"shardtool restore ID --yes; or go back by hand: {_way_back(layout, moves, pending)}"
+    )
+
+
+def _where_things_are(moves: tuple[Move, ...], pending: Pending) -> str:
+    told_of = []
+    for move, staged in zip(moves, pending.staged, strict=True):
+        if _is_it(move.place, staged):
+            what = "is the restored one"
+        elif os.path.lexists(move.place):
+            what = "is not the restored one"
+        else:
+            what = "is missing"
+        aside = set_aside((move,))
+        before = f", the one before it is {aside[0]}" if aside else ""
+        told_of.append(f"{move.place} {what}{before}")
+    return "; ".join(told_of)
+
+
+def _way_back(layout: Layout, moves: tuple[Move, ...], pending: Pending) -> str:
+    """Return the shell's words that put back what was set aside, and delete nothing of it.
+
+    What the restore put where nothing was goes out of the way too: it is half of a set.
+    """
+    words = []
+    for move, staged in zip(moves, pending.staged, strict=True):
+        aside = set_aside((move,))
+        if os.path.lexists(move.place) and (aside or _is_it(move.place, staged)):
+            away = _free_name(move.place.with_name(f"{move.place.name}.half-restored"))
+            words.append(f"mv -T {shlex.quote(str(move.place))} {shlex.quote(str(away))}")
+        if aside:
+            words.append(f"mv -T {shlex.quote(str(aside[0]))} {shlex.quote(str(move.place))}")
+    return " && ".join([*words, f"rm {shlex.quote(str(layout.pending_restore))}"])
+
+
+def set_aside(moves: tuple[Move, ...]) -> tuple[Path, ...]:
+    """Return the names under which restores have set aside what was in the places."""
     return tuple(path for move in moves for path in _names_aside(move))
 
 
@@ -418,19 +599,29 @@ def _free_name(path: Path) -> Path:
 
 
 def _names_aside(move: Move) -> list[Path]:
-    names = sorted(os.listdir(move.aside.parent))
-    return [move.aside.with_name(name) for name in names if name.startswith(move.aside.name)]
+    """Return the names of one restore, the first of them first."""
+    if not move.aside.parent.is_dir():
+        return []
+    ours = re.compile(f"{re.escape(move.aside.name)}(-\\d{{1,3}})?", re.ASCII)
+    with opened_quietly(move.aside.parent, READ_DIRECTORY) as directory:
+        names = sorted(filter(ours.fullmatch, os.listdir(directory)), key=lambda n: (len(n), n))
+    return [move.aside.with_name(name) for name in names]
 
 
-def prepare_node(layout: Layout, moves: tuple[Move, ...]) -> None:
+def prepare_node(layout: Layout, moves: tuple[Move, ...], unfinished: Pending | None) -> None:
     """Make the directory of the pending file, and remove what killed restores staged.
+
+    Args:
+        layout: the node.
+        moves: of the restore that is to begin.
+        unfinished: the pending restore that it replaces; what that staged stays.
 
     Raises:
         ShardtoolError: either could not be done.
     """
     above = next(path for path in layout.own.parents if path.is_dir())
-    with told(layout.own, "to write there", "run this as the server's user or as root"):
+    with told(layout.own, "to write there", AS_WHOM):
         make_directories(layout.own, like=above)
-    for parent in {move.place.parent for move in moves}:
-        with told(parent, "to write there", "run this as the server's user or as root"):
-            remove_leftovers(parent)
+    for move in moves:
+        with told(move.place.parent, "to write there", AS_WHOM):
+            _remove_leftovers(move, unfinished.stamp if unfinished else "")

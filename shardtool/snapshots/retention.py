@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from shardtool.snapshots.metadata import age_order
 
 LAST, WITHIN, LAST_GOOD = "keep-last", "keep-within", "last-good"
+# Kept by no rule, but because nothing goes where nothing is good.
+NONE_GOOD = "none-good"
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def plan_forget(
             keep.setdefault(name, (LAST_GOOD,))
             return _plan(oldest_first, keep, name, tuple(damaged))
         damaged.append(name)
-    return _plan(oldest_first, dict.fromkeys(oldest_first, (LAST_GOOD,)), None, tuple(damaged))
+    keep = {name: keep.get(name, (NONE_GOOD,)) for name in oldest_first}
+    return _plan(oldest_first, keep, None, tuple(damaged))
 
 
 def _rules_for(

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from shardtool.datadir.layout import Layout
 from shardtool.disk.copy import read_bounded
-from shardtool.disk.durable import READ_DIRECTORY, READ_DIRECTORY_ITSELF, make_directories, opened
+from shardtool.disk.durable import (
+    READ_DIRECTORY,
+    READ_DIRECTORY_ITSELF,
+    make_directories,
+    opened_quietly,
+)
 from shardtool.disk.remove import remove_tree
 from shardtool.errors import ShardtoolError
 from shardtool.snapshots.bag import METADATA
@@ -34,6 +41,15 @@ _LEFTOVER = re.compile(r"\.(partial|forgotten)-(\d{8}T\d{6}Z(-\d+)?)(\.below\.\d
 # the backup, reads them and nobody else.
 PRIVATE_DIRECTORY = 0o700
 
+AS_WHOM = "run this as the server's user or as root"
+# Where another advice would send the operator looking in the wrong place.
+_ADVICE = {
+    errno.EACCES: AS_WHOM,
+    errno.EPERM: AS_WHOM,
+    errno.EROFS: "make the file system writable, or name another place",
+    errno.EIO: "check the disk",
+}
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -45,7 +61,8 @@ class Snapshot:
         live: copied while a server could be running.
         files: regular files in it.
         bytes: their length.
-        problem: what is wrong with its metadata; empty for a sound one.
+        problem: why it or its metadata can't be read, or what is wrong there; empty for a sound
+            one.
     """
 
     id: str
@@ -73,6 +90,11 @@ class Listing:
 def told(path: object, expected: str, advice: str) -> Iterator[None]:
     """Turn an OSError of the block into the one line that an operator gets.
 
+    Args:
+        path: what the line is about.
+        expected: of it.
+        advice: what to do, where the error itself does not tell better.
+
     Raises:
         ShardtoolError: the block raised OSError.
     """
@@ -80,7 +102,8 @@ def told(path: object, expected: str, advice: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise ShardtoolError(
-            f"{path}: expected {expected}, found: {describe(error)}; {advice}"
+            f"{path}: expected {expected}, found: {describe(error)}; "
+            f"{_ADVICE.get(error.errno or 0, advice)}"
         ) from None
 
 
@@ -104,7 +127,7 @@ def opened_store(store: Path) -> Iterator[int]:
     """
     with contextlib.ExitStack() as stack:
         with told(store, "the snapshot directory", "name it with --store DIR"):
-            descriptor = stack.enter_context(opened(store, READ_DIRECTORY))
+            descriptor = stack.enter_context(opened_quietly(store, READ_DIRECTORY))
         yield descriptor
 
 
@@ -116,7 +139,9 @@ def list_store(store: Path) -> Listing:
     """
     snapshots, others = [], []
     with opened_store(store) as directory:
-        for name in sorted(os.listdir(directory)):
+        with told(store, "to list the snapshot directory", "check the disk"):
+            names = sorted(os.listdir(directory))
+        for name in names:
             what = _what_it_is(name, directory)
             if what:
                 others.append((name, what))
@@ -129,33 +154,35 @@ def list_store(store: Path) -> Listing:
 def has_snapshot(store: Path) -> bool:
     """Say whether a complete snapshot is in the store; its content is not looked at."""
     try:
-        return any(is_id(name) for name in os.listdir(store))
+        with opened_quietly(store, READ_DIRECTORY) as directory:
+            return any(is_id(name) for name in os.listdir(directory))
     except OSError:
         return False
 
 
 def _what_it_is(name: str, directory: int) -> str:
-    """Say what `name` in the store is; empty for a directory with a snapshot's name."""
+    """Say what `name` in the store is; empty for a directory with a snapshot's name, whether
+    or not it can be opened: what can't be read is not "something else"."""
     leftover = _LEFTOVER.fullmatch(name)
     if leftover:
         return "unfinished backup" if leftover[1] == "partial" else "being removed"
     if not is_id(name):
         return "no snapshot's name"
     try:
-        with opened(name, READ_DIRECTORY_ITSELF, dir_fd=directory):
-            return ""
-    except NotADirectoryError:
-        return "a link or a file, not followed"
-    except OSError as error:
-        return f"unreadable: {describe(error)}"
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return ""
+    return "" if stat.S_ISDIR(found.st_mode) else "a link or a file, not followed"
 
 
 def _summary(name: str, store: Path, directory: int) -> Snapshot:
     try:
-        with opened(name, READ_DIRECTORY_ITSELF, dir_fd=directory) as bag:
+        with opened_quietly(name, READ_DIRECTORY_ITSELF, dir_fd=directory) as bag:
             found = read_metadata(bag, name)
-    except (DamagedError, OSError) as error:
-        return Snapshot(name, store / name, problem=describe(error))
+    except DamagedError as error:
+        return Snapshot(name, store / name, problem=str(error))
+    except OSError as error:
+        return Snapshot(name, store / name, problem=f"unreadable: {describe(error)}")
     return Snapshot(name, store / name, found.live, len(found.files), found.payload_bytes)
 
 
@@ -187,15 +214,15 @@ def find_snapshot(listing: Listing, store: Path, wanted: str) -> Snapshot:
     Args:
         listing: of the store.
         store: for the message.
-        wanted: an id, or 'latest' for the newest whose metadata can be read.
+        wanted: an id, or 'latest' for the newest, be it good or not: an older one instead of
+            it would be a surprise.
 
     Raises:
         ShardtoolError: there is none.
     """
     if wanted == "latest":
-        sound = [snapshot for snapshot in listing.snapshots if not snapshot.problem]
-        if sound:
-            return sound[-1]
+        if listing.snapshots:
+            return listing.snapshots[-1]
         raise ShardtoolError(f"{store}: expected a snapshot, found none; make one with backup")
     for snapshot in listing.snapshots:
         if snapshot.id == wanted:
@@ -203,6 +230,14 @@ def find_snapshot(listing: Listing, store: Path, wanted: str) -> Snapshot:
     raise ShardtoolError(
         f"{store}: expected a snapshot {wanted!r}, found none of that name; see shardtool snapshots"
     )
+
+
+def choose_another(listing: Listing, bad: str) -> str:
+    """Given a snapshot that is not good, return the advice that names the newest other one."""
+    others = [s.id for s in listing.snapshots if not s.problem and s.id != bad]
+    if not others:
+        return "there is no other one that looks good"
+    return f"the newest other one that looks good is {others[-1]}"
 
 
 def remove_leftovers(directory: int) -> tuple[str, ...]:
@@ -219,16 +254,26 @@ def remove_leftovers(directory: int) -> tuple[str, ...]:
 
 
 def refuse_overlap(layout: Layout, store: Path) -> None:
-    """Refuse a store inside what it is to hold, or where the server takes it for a shard.
+    """Refuse a store inside what it is to hold, among shardtool's own files, or where the server
+    takes it for a shard.
 
     Raises:
-        ShardtoolError: it lies in raft, wal, shard_db or shard_db_v2.
+        ShardtoolError: it lies in raft, wal, shard_db, shard_db_v2 or .shardtool.
     """
-    real = Path(os.path.realpath(store))
-    for directory in (layout.raft, layout.wal, layout.old_shards, layout.new_shards):
+    refuse_inside(store, (*layout.places[1:], layout.own), "snapshot directory")
+
+
+def refuse_inside(path: Path, directories: Iterable[Path], what: str) -> None:
+    """Refuse a directory that is, or lies in, one of `directories`, links resolved.
+
+    Raises:
+        ShardtoolError: it does; the line calls it `what`.
+    """
+    real = Path(os.path.realpath(path))
+    for directory in directories:
         if real.is_relative_to(os.path.realpath(directory)):
             raise ShardtoolError(
-                f"{store}: expected a snapshot directory of its own, found one inside "
+                f"{path}: expected a {what} of its own, found one inside "
                 f"{directory}; name another one with --to DIR"
             )
 

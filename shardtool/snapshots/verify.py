@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shardtool.disk.copy import Entry, Meter, Reader, opened_below, read_bounded, survey
-from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened
+from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
 from shardtool.snapshots import bag
 from shardtool.snapshots.metadata import MOST_BYTES, DamagedError, Metadata, decoded
 from shardtool.snapshots.store import describe
@@ -61,7 +61,7 @@ def verify(store: int, name: str, meter: Meter, *, identity: str = "") -> Verifi
         the snapshot: what can't be read is among its problems.
     """
     try:
-        with opened(name, READ_DIRECTORY_ITSELF, dir_fd=store) as descriptor:
+        with opened_quietly(name, READ_DIRECTORY_ITSELF, dir_fd=store) as descriptor:
             return _verify_bag(descriptor, identity or name, meter)
     except OSError as error:
         return Verification(name, (Problem(name, f"unreadable: {describe(error)}"),))
@@ -76,13 +76,21 @@ def _verify_bag(directory: int, name: str, meter: Meter) -> Verification:
     _check_tag_files(tags, metadata, problems)
     problems += _structure_problems(found, digests, metadata)
     present = {entry.path: entry for entry in found if entry.kind == "file"}
-    readable = [path for path in digests if path in present]
+    # A file whose length is wrong is told already, and it may be of any length.
+    sizes = _sizes(metadata)
+    readable = [
+        path
+        for path in digests
+        if path in present and present[path].size == sizes.get(path, present[path].size)
+    ]
     total = sum(present[path].size for path in readable)
     with Reader() as reader, meter("verifying", total) as counter:
         for path in readable:
             try:
                 with opened_below(directory, path) as file:
-                    digest, _ = reader.digest_from_disk(file, counter)
+                    # One byte more than it had: who writes to it now shall not have us read on.
+                    most = present[path].size + 1
+                    digest, _ = reader.digest_from_disk(file, counter, most=most)
             except OSError as error:
                 problems.append(Problem(path, f"unreadable: {describe(error)}"))
                 continue
@@ -145,31 +153,40 @@ def _check_tag_files(
         problems.append(Problem(bag.INFO, "its Payload-Oxum is not the metadata's"))
 
 
+def _sizes(metadata: Metadata | None) -> dict[str, int]:
+    """Return the length of each payload file, by its path in the bag, where that is known."""
+    entries = metadata.files if metadata is not None else ()
+    return {f"{bag.PAYLOAD}/{entry.path}": entry.size for entry in entries}
+
+
 def _structure_problems(
     found: list[Entry], digests: Mapping[str, str], metadata: Metadata | None
 ) -> list[Problem]:
     """Given what is in a bag and what its manifest and metadata tell, return what is wrong."""
     files = {*bag.TAG_FILES, bag.TAG_MANIFEST, *digests}
     directories = {bag.PAYLOAD}
-    sizes = {}
+    sizes = _sizes(metadata)
     if metadata is not None:
-        sizes = {f"{bag.PAYLOAD}/{entry.path}": entry.size for entry in metadata.files}
         directories |= {
             f"{bag.PAYLOAD}/{entry.path}" for entry in metadata.entries if entry.kind == "directory"
         }
         files |= set(sizes)
     wanted = dict.fromkeys(files, "file") | dict.fromkeys(directories, "directory")
     kinds = {entry.path: entry.kind for entry in found}
-    problems = [Problem(path, "missing") for path in sorted(wanted.keys() - kinds.keys())]
+    # What is something else comes first: it is why all below it is missing.
+    problems = [
+        Problem(entry.path, f"is a {entry.kind}, expected a {wanted[entry.path]}")
+        for entry in found
+        if entry.kind not in ("unreadable", wanted.get(entry.path, entry.kind))
+    ]
+    problems += [Problem(path, "missing") for path in sorted(wanted.keys() - kinds.keys())]
     for entry in found:
         expected = wanted.get(entry.path)
         if entry.kind == "unreadable":
             problems.append(Problem(entry.path, f"unreadable: {entry.target}"))
         elif expected is None and (metadata is not None or entry.kind != "directory"):
             problems.append(Problem(entry.path, f"extra: a {entry.kind} that no manifest names"))
-        elif expected is not None and entry.kind != expected:
-            problems.append(Problem(entry.path, f"is a {entry.kind}, expected a {expected}"))
-        elif entry.size != sizes.get(entry.path, entry.size):
+        elif entry.kind == "file" and entry.size != sizes.get(entry.path, entry.size):
             problems.append(
                 Problem(entry.path, f"has {entry.size} bytes, expected {sizes[entry.path]}")
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from shardtool.snapshots.store import list_store
 from tests.real.snapshot_world import backed_up, damage, document, make_node, shardtool, state
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -36,6 +36,19 @@ def mounted(place: Path, *options: str) -> Iterator[Path]:
         yield place
     finally:
         subprocess.run(["umount", str(place)], check=True)
+
+
+@contextmanager
+def as_user(uid: int, place: Path) -> Iterator[None]:
+    """Be another user in the working directory `place`, whatever is above it."""
+    was = Path.cwd()
+    os.chdir(place)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.chdir(was)
 
 
 def killed_at(call: str, number: int, log: Path) -> list[str]:
@@ -142,26 +155,168 @@ def test_a_kill_after_the_swap_is_finished_by_the_next(node: Path, tmp_path: Pat
     prefix = killed_at("unlink", 2, tmp_path / "log")
     shardtool("--data", node, "restore", "--yes", prefix=prefix)
     assert (node / "db" / ".shardtool" / "restore.json").exists()
-    assert document("--data", node, "restore", "--yes")["finished_earlier"]
+    result = shardtool("--data", node, "restore", "--yes")
+    assert result.returncode == 0
+    assert "were in place already; run restore again to put the snapshot there anew" in (
+        result.stdout
+    )
     assert state(node) == before
 
 
-def test_what_a_server_made_in_a_half_restored_directory_is_set_aside(node: Path) -> None:
+@NEEDS_STRACE
+def test_what_a_server_made_in_a_half_restored_directory_is_set_aside(
+    node: Path, tmp_path: Path
+) -> None:
     before = state(node)
-    snapshot = backed_up(node)
-    assert shardtool("--data", node, "restore", "--yes").returncode == 0
-    # As a kill after raft's last rename leaves it, and then a server's start.
-    (aside,) = node.glob("wal.before-restore-*")
-    stamp = aside.name.rpartition("-")[2]
-    (node / "wal").rename(node / f"wal.restoring-{stamp}")
+    backed_up(node)
+    killed_restore(node, tmp_path, 5)  # raft is in place, wal is not
     (node / "wal").mkdir()
     (node / "wal" / "new").write_bytes(b"points")
-    pending = {"snapshot": snapshot.name, "path": str(snapshot), "stamp": stamp}
-    content = {"schema": "shardtool/pending-restore/1", **pending}
-    (node / "db" / ".shardtool" / "restore.json").write_text(json.dumps(content))
     assert shardtool("--data", node, "restore", "--yes").returncode == 0
     assert state(node) == before
-    assert (node / f"{aside.name}-2" / "new").read_bytes() == b"points"
+    (aside,) = node.glob("wal.before-restore-*-2")
+    assert (aside / "new").read_bytes() == b"points"
+
+
+def killed_restore(node: Path, tmp_path: Path, number: int) -> None:
+    """Restore, and be killed at the n-th rename: pending file, raft, wal aside, raft, wal."""
+    renames = "rename,renameat,renameat2"
+    prefix = killed_at(renames, number, tmp_path / "log")
+    shardtool("--data", node, "restore", "--yes", prefix=prefix)
+
+
+@NEEDS_STRACE
+@pytest.mark.parametrize("number", range(2, RENAMES + 1))
+@pytest.mark.parametrize("remade", [False, True])
+def test_a_restore_whose_staged_set_is_lost_does_not_claim_success(
+    node: Path, tmp_path: Path, number: int, remade: bool
+) -> None:
+    before = state(node)
+    snapshot = backed_up(node)
+    damage(node)
+    damaged = state(node)
+    killed_restore(node, tmp_path, number)
+    for staged in node.glob("*.restoring-*"):
+        shutil.rmtree(staged)
+    if remade:  # as a server does that is started there; it may get the inode of what is gone
+        for name in ("raft", "wal"):
+            (node / name).mkdir(exist_ok=True)
+
+    result = shardtool("--data", node, "restore", "--yes")
+
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "gone or changed" in result.stderr
+    assert (node / "db" / ".shardtool" / "restore.json").exists()
+
+    by_hand = result.stderr.strip().partition("go back by hand: ")[2]
+    shutil.copytree(node, tmp_path / "copy", symlinks=True)
+    subprocess.run(["sh", "-ec", by_hand], check=True)
+    assert state(node) == damaged
+    assert not (node / "db" / ".shardtool" / "restore.json").exists()
+
+    shutil.rmtree(node)
+    shutil.copytree(tmp_path / "copy", node, symlinks=True)
+    done = document("--data", node, "restore", snapshot.name, "--yes")
+    assert not done["finished_earlier"]
+    assert state(node) == before
+    assert all(Path(path).is_dir() for path in done["set_aside"])
+    assert {Path(path).name.partition(".")[0] for path in done["set_aside"]} == {"raft", "wal"}
+    assert shardtool("--data", node, "backup").returncode == 0
+
+
+@NEEDS_STRACE
+def test_the_way_back_takes_away_what_was_put_where_nothing_was(node: Path, tmp_path: Path) -> None:
+    backed_up(node)
+    for name in ("raft", "wal"):
+        shutil.rmtree(node / name)
+    killed_restore(node, tmp_path, 3)  # raft is in place, nothing was set aside
+    assert (node / "raft").exists()
+    (staged,) = node.glob("wal.restoring-*")
+    shutil.rmtree(staged)
+    result = shardtool("--data", node, "restore", "--yes")
+    assert "wal is missing" in result.stderr
+    by_hand = result.stderr.strip().partition("go back by hand: ")[2]
+    subprocess.run(["sh", "-ec", by_hand], check=True)
+    assert not (node / "raft").exists()
+    assert (node / "raft.half-restored" / "log").exists()
+
+
+@NEEDS_STRACE
+def test_a_node_that_was_moved_is_finished_where_it_is_now(node: Path, tmp_path: Path) -> None:
+    before = state(node)
+    backed_up(node)
+    damage(node)
+    killed_restore(node, tmp_path, 4)
+    moved = node.rename(tmp_path / "moved")
+    assert document("--data", moved, "restore", "--yes")["finished_earlier"]
+    assert state(moved) == before
+
+
+@NEEDS_STRACE
+def test_while_a_lost_restore_is_not_replaced_it_stays_pending(node: Path, tmp_path: Path) -> None:
+    snapshot = backed_up(node)
+    killed_restore(node, tmp_path, 5)
+    for staged in node.glob("*.restoring-*"):
+        shutil.rmtree(staged)
+    (snapshot / "data" / "raft" / "log").write_bytes(b"A raft log\n")
+    assert shardtool("--data", node, "restore", snapshot.name, "--yes").returncode == 1
+    assert "shardtool restore finishes it" in shardtool("--data", node, "backup").stderr
+
+
+@NEEDS_STRACE
+@pytest.mark.parametrize(("already", "fails"), [(4, 1), (2, 1), (2, 2), (2, 3), (2, 4)])
+def test_a_restore_that_no_rename_can_finish_says_how_to_go_back(
+    node: Path, tmp_path: Path, already: int, fails: int
+) -> None:
+    backed_up(node)
+    damage(node)
+    damaged = state(node)
+    killed_restore(node, tmp_path, already)
+    busy = [*traced("rename", tmp_path / "log"), "-e", f"inject=rename:error=EBUSY:when={fails}"]
+    result = shardtool("--data", node, "restore", "--yes", prefix=busy)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "Device or resource busy" in result.stderr
+    by_hand = result.stderr.strip().partition("go back by hand: ")[2]
+    subprocess.run(["sh", "-ec", by_hand], check=True)
+    assert state(node) == damaged
+
+
+@NEEDS_STRACE
+def test_another_nodes_pending_restore_beside_this_one_is_left_alone(tmp_path: Path) -> None:
+    nodes = []
+    for name in ("a", "b"):
+        node = make_node(tmp_path / name)
+        for top in ("raft", "wal"):
+            (node / top).rename(tmp_path / f"{top}-{name}")
+            (node / top).symlink_to(tmp_path / f"{top}-{name}")
+        backed_up(node, "--to", tmp_path / f"store-{name}")
+        nodes.append(node)
+    prefix = killed_at("rename,renameat,renameat2", 2, tmp_path / "log")
+    one, other = nodes
+    shardtool("--data", one, "restore", "--yes", "--store", tmp_path / "store-a", prefix=prefix)
+    staged = sorted(tmp_path.glob("*.restoring-*"))
+    assert len(staged) == 2
+    words = ("restore", "--yes", "--store", tmp_path / "store-b")
+    assert shardtool("--data", other, *words).returncode == 0
+    assert sorted(tmp_path.glob("*.restoring-*")) == staged
+    assert document("--data", one, "restore", "--yes")["finished_earlier"]
+
+
+@NEEDS_STRACE
+@pytest.mark.parametrize("call", ["mkdirat", "symlinkat", "renameat", "fsync"])
+def test_a_killed_restore_elsewhere_is_redone_by_the_same_command(
+    node: Path, tmp_path: Path, call: str
+) -> None:
+    before = state(node)
+    snapshot = backed_up(node)
+    target = tmp_path / "target"
+    words = ("--data", node, "restore", snapshot.name, "--to", target)
+    first = shardtool(*words, prefix=killed_at(call, 1, tmp_path / "log"))
+    assert first.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    assert not target.exists()
+    assert shardtool(*words).returncode == 0
+    assert state(target) == before
+    assert not list(tmp_path.glob("*.restoring-*"))
 
 
 def test_a_pending_file_that_nobody_wrote_is_one_clear_line(node: Path) -> None:
@@ -209,3 +364,47 @@ def test_a_link_in_a_snapshot_is_not_followed(node: Path, tmp_path: Path) -> Non
     result = shardtool("--data", node, "snapshots", "verify")
     assert result.returncode == 3
     assert "data/raft: is a link, expected a directory" in result.stdout
+
+
+@ROOT_ONLY
+def test_a_snapshot_that_may_not_be_opened_is_never_fine(node: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    good, closed = backed_up(node, "--to", store), backed_up(node, "--to", store)
+    for path in (good, *good.rglob("*"), store):
+        os.chown(path, 12345, 12345)
+    tmp_path.chmod(0o711)
+    with as_user(12345, tmp_path):
+        listing = list_store(Path("store"))
+    assert [bool(snapshot.problem) for snapshot in listing.snapshots] == [False, True]
+    assert listing.snapshots[1].id == closed.name
+    assert listing.snapshots[1].problem == "unreadable: Permission denied"
+    result = document("--data", node, "snapshots", "verify", "--store", store)
+    assert [found["good"] for found in result["snapshots"]] == [True, True]
+
+
+@NEEDS_STRACE
+def test_a_snapshot_whose_name_could_not_be_synced_is_said_to_stand(
+    node: Path, tmp_path: Path
+) -> None:
+    backed_up(node)
+    log = tmp_path / "log"
+    shardtool("--data", node, "backup", prefix=traced("fsync,rename,renameat,renameat2", log))
+    calls = [line for line in log.read_text().splitlines() if "fsync(" in line or "rename" in line]
+    naming = max(number for number, line in enumerate(calls) if "rename" in line)
+    syncs = sum("fsync(" in line for line in calls[:naming])
+    before = set(os.listdir(node / "snapshots"))
+    bad = [*traced("fsync", log), "-e", f"inject=fsync:error=EIO:when={syncs + 1}"]
+    result = shardtool("--data", node, "backup", prefix=bad)
+    (made,) = set(os.listdir(node / "snapshots")) - before
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert f"to make the name {made} durable" in result.stderr
+    assert "the snapshot stands there" in result.stderr
+
+
+@NEEDS_STRACE
+def test_what_of_a_failed_backup_could_not_be_removed_is_told(node: Path, tmp_path: Path) -> None:
+    bad = [*traced("fsync,unlinkat", tmp_path / "log"), "-e", "inject=fsync:error=EIO:when=6"]
+    bad += ["-e", "inject=unlinkat:error=EIO"]
+    result = shardtool("--data", node, "backup", prefix=bad)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "what was written of the snapshot could not be removed: .partial-" in result.stderr

@@ -64,6 +64,7 @@ def test_nothing_goes_when_none_is_good(node: Path, snapshots: list[Path]) -> No
     result = shardtool("--data", node, "forget", "--keep-within", "0s")
     assert result.returncode == 3
     assert len(left(node)) == 3
+    assert result.stdout.count("none-good damaged") == 3
 
 
 def test_one_whose_metadata_is_damaged_is_left_alone(node: Path, snapshots: list[Path]) -> None:

@@ -197,3 +197,80 @@ def test_what_a_killed_restore_staged_is_removed_by_the_next(node: Path, snapsho
     (staged / "x").mkdir(parents=True)
     shardtool("--data", node, "restore", "--yes")
     assert not staged.exists()
+
+
+def test_elsewhere_on_a_nodes_directory_removes_nothing(node: Path, snapshot: Path) -> None:
+    staged = node / "raft.restoring-20260101T000000Z"
+    staged.mkdir()
+    result = shardtool("--data", node, "restore", "--to", node)
+    assert (result.returncode, "found: one with something in it" in result.stderr) == (1, True)
+    assert staged.is_dir()
+
+
+@pytest.mark.parametrize("place", ["raft", "wal/x", "db/x", "db/.shardtool/x", "snapshots/x"])
+def test_elsewhere_may_not_lie_in_the_node_or_the_store(
+    node: Path, snapshot: Path, place: str
+) -> None:
+    before = state(node)
+    result = shardtool("--data", node, "restore", "--to", node / place)
+    assert (result.returncode, "found one inside" in result.stderr) == (1, True)
+    assert state(node) == before
+    assert os.listdir(node / "snapshots") == [snapshot.name]
+
+
+def test_elsewhere_may_not_be_the_root(node: Path, snapshot: Path) -> None:
+    result = shardtool("--data", node, "restore", "--to", "/")
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "/: expected a directory that does not exist or is empty" in result.stderr
+
+
+def test_elsewhere_an_empty_directory_keeps_its_mode(
+    node: Path, snapshot: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "empty"
+    target.mkdir(0o700)
+    result = shardtool("--data", node, "restore", "--to", target)
+    assert (result.returncode, target.stat().st_mode & 0o7777) == (0, 0o700)
+    assert "raft, wal and config.toml restored and verified" in result.stdout
+
+
+def test_an_empty_name_is_wrong_usage(node: Path, snapshot: Path) -> None:
+    for words in (("--to", ""), ("--store", "")):
+        assert shardtool("--data", node, "restore", "--yes", *words).returncode == 2
+
+
+def test_a_name_that_leaves_no_room_for_its_own_aside_is_refused(
+    node: Path, tmp_path: Path
+) -> None:
+    long = tmp_path / ("r" * 220)
+    (node / "raft").rename(long)
+    (node / "raft").symlink_to(long)
+    backed_up(node)
+    result = shardtool("--data", node, "restore", "--yes")
+    assert (result.returncode, "too long" in result.stderr) == (1, True)
+    assert long.is_dir()
+
+
+def test_latest_is_never_an_older_one_than_the_newest(node: Path, snapshot: Path) -> None:
+    newest = backed_up(node)
+    (newest / "shardtool.json").unlink()
+    before = state(node)
+    result = shardtool("--data", node, "restore", "--yes")
+    assert result.returncode == 1
+    assert newest.name in result.stderr
+    assert f"looks good is {snapshot.name}" in result.stderr
+    assert state(node) == before
+
+
+def test_a_snapshot_of_another_node_is_told_from_this_ones(
+    node: Path, snapshot: Path, tmp_path: Path
+) -> None:
+    other = make_node(tmp_path / "other")
+    words = ("--data", other, "restore", "--store", node / "snapshots")
+    asked = shardtool(*words)
+    assert f"from {node}/raft" in asked.stderr
+    assert asked.stderr.count("see that it is this node's") == 2
+    foreign = "see that it is this node's"
+    assert sum(foreign in text for text in document(*words, "--yes")["warnings"]) == 2
+    own = document("--data", node, "restore", "--yes")["warnings"]
+    assert not any(foreign in text for text in own)

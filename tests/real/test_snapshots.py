@@ -14,7 +14,10 @@ from pathlib import Path
 import bagit
 import pytest
 
+from shardtool.datadir import server
+from shardtool.datadir.holders import Holders
 from shardtool.datadir.layout import find_layout
+from shardtool.datadir.server import Search
 from shardtool.disk.copy import Entry
 from shardtool.disk.durable import READ_DIRECTORY, opened
 from shardtool.disk.locks import exclusive
@@ -65,17 +68,32 @@ def test_a_snapshot_is_private_to_its_owner(snapshot: Path) -> None:
 
 
 def test_backup_changes_nothing_of_the_node(node: Path) -> None:
+    tops = [node / top for top in ("raft", "wal", "db")]
+    paths = [*tops, *(path for top in tops for path in top.rglob("*"))]
+    for path in paths:
+        if not path.is_symlink():  # who reads a link leaves a time, whoever it is
+            os.utime(path, ns=(1, path.stat().st_mtime_ns))
+
     def stats() -> dict[Path, tuple[int, ...]]:
-        found = {p: p.lstat() for top in ("raft", "wal", "db") for p in (node / top).rglob("*")}
-        # Listing a directory and reading a link change their access times, whoever does it.
+        found = {path: path.lstat() for path in paths}
         return {
-            p: (s.st_ino, s.st_mode, s.st_ctime_ns, s.st_atime_ns * stat.S_ISREG(s.st_mode))
+            p: (s.st_ino, s.st_mode, s.st_ctime_ns, s.st_atime_ns * (not stat.S_ISLNK(s.st_mode)))
             for p, s in found.items()
         }
 
     before = stats()
     backed_up(node)
     assert stats() == before
+    assert [*tops, *(path for top in tops for path in top.rglob("*"))] == paths
+
+
+def test_list_and_verify_leave_no_access_time_in_the_store(node: Path, snapshot: Path) -> None:
+    paths = [snapshot.parent, *snapshot.parent.rglob("*")]
+    for path in paths:
+        os.utime(path, ns=(1, path.stat().st_mtime_ns))
+    document("--data", node, "snapshots")
+    document("--data", node, "snapshots", "verify")
+    assert [path for path in paths if path.stat().st_atime_ns != 1] == []
 
 
 def test_backup_tells_what_it_made(node: Path) -> None:
@@ -167,7 +185,7 @@ def test_a_source_that_changes_under_every_pass_is_an_error(
     monkeypatch.setattr(backup, "_survey", survey_and_write)
     layout = find_layout(str(node), None, {})
     with pytest.raises(ShardtoolError, match=line):
-        backup.take_snapshot(layout, store, Uncounted, live=live, server=None)
+        backup.take_snapshot(layout, store, Uncounted, live=live, search=Search())
     assert os.listdir(store) == []
 
 
@@ -225,7 +243,7 @@ def test_a_name_that_no_manifest_carries_is_refused(node: Path, name: bytes) -> 
     assert os.listdir(node / "snapshots") == []
 
 
-@pytest.mark.parametrize("place", ["raft/s", "wal", "db/shard_db/s"])
+@pytest.mark.parametrize("place", ["raft/s", "wal", "db/shard_db/s", "db/.shardtool/s"])
 def test_a_store_inside_what_it_holds_is_refused(node: Path, place: str) -> None:
     before = state(node)
     result = shardtool("--data", node, "backup", "--to", node / place)
@@ -334,3 +352,58 @@ def test_owners_are_recorded_by_number_and_by_name(node: Path) -> None:
 def test_damage_to_the_node_does_not_reach_its_snapshot(node: Path, snapshot: Path) -> None:
     damage(node)
     assert shardtool("--data", node, "snapshots", "verify").returncode == 0
+
+
+def test_an_empty_name_is_wrong_usage(node: Path) -> None:
+    for words in (("backup", "--to", ""), ("backup", "--store", ""), ("snapshots", "--store", "")):
+        assert shardtool("--data", node, *words).returncode == 2
+
+
+def test_a_file_of_a_wrong_length_is_not_read(node: Path, snapshot: Path) -> None:
+    os.truncate(snapshot / "data" / "wal" / "log.1", 3 << 40)
+    problems = document("--data", node, "snapshots", "verify")["snapshots"][0]["problems"]
+    assert [problem["path"] for problem in problems] == ["data/wal/log.1"]
+    assert problems[0]["what"].startswith(f"has {3 << 40} bytes")
+
+
+def test_what_stands_in_a_directorys_place_is_told_before_what_it_hides(
+    node: Path, snapshot: Path
+) -> None:
+    shutil.rmtree(snapshot / "data" / "raft")
+    (snapshot / "data" / "raft").symlink_to("/")
+    problems = document("--data", node, "snapshots", "verify")["snapshots"][0]["problems"]
+    assert problems[0] == {"path": "data/raft", "what": "is a link, expected a directory"}
+
+
+def test_a_server_that_could_not_be_ruled_out_is_told(
+    node: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "find_holders", lambda places: Holders(unseen=3))
+    layout = find_layout(str(node), None, {})
+    search = server.find_server(layout)
+    assert (search.server, search.unseen) == (None, 3)
+    (node / "snapshots").mkdir()
+    made = backup.take_snapshot(layout, node / "snapshots", Uncounted, live=False, search=search)
+    assert any("3 processes could not be looked into" in text for text in made.warnings)
+    assert '"unseen_processes": 3' in (made.path / "shardtool.json").read_text()
+
+
+def test_the_commands_that_are_printed_can_be_pasted(node: Path, tmp_path: Path) -> None:
+    store = tmp_path / "a $HOME b"
+    text = shardtool("--data", node, "backup", "--to", store).stdout
+    (line,) = (line for line in text.splitlines() if line.startswith("by hand"))
+    subprocess.run(["sh", "-ec", line.removeprefix("by hand")], check=True)
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize("store_owner", [12345, 0])
+def test_the_servers_user_gets_a_snapshot_of_root_in_a_store_of_its_own(
+    node: Path, tmp_path: Path, store_owner: int
+) -> None:
+    os.chown(node / "raft", 12345, 12345)
+    store = tmp_path / "store"
+    store.mkdir()
+    os.chown(store, store_owner, store_owner)
+    snapshot = backed_up(node, "--to", store)
+    owners = {path.lstat().st_uid for path in (snapshot, *snapshot.rglob("*"))}
+    assert owners == {store_owner}

@@ -55,6 +55,7 @@ def test_the_newest_good_one_stays_when_no_keeper_is_good() -> None:
 def test_nothing_goes_when_nothing_is_good() -> None:
     plan = plan_forget(ids(9, 5, 1), Rules(last=1), NOW, lambda name: False)
     assert (plan.remove, plan.good) == ((), None)
+    assert [rules for _, rules in plan.keep] == [("none-good",), ("none-good",), ("keep-last",)]
 
 
 def test_nothing_is_read_when_nothing_would_go() -> None:

@@ -47,6 +47,18 @@ def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
         decoded(changed(path=path))
 
 
+@pytest.mark.parametrize("name", ["wal/\ud800", f"wal/{'x' * 4092}"])
+def test_a_path_that_no_file_system_has_is_refused(name: str) -> None:
+    with pytest.raises(DamagedError):
+        decoded(changed(path=name))
+
+
+@pytest.mark.parametrize("target", ["\ud800", "x" * 4096, "", "a\0b"])
+def test_a_target_that_no_link_has_is_refused(target: str) -> None:
+    with pytest.raises(DamagedError):
+        decoded(changed(kind="link", target=target))
+
+
 def test_an_entry_below_a_link_is_refused() -> None:
     below = Entry("wal/l/x", "file", 0o600, 0, 0, 0, 0)
     with pytest.raises(DamagedError):
