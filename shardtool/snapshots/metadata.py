@@ -131,7 +131,11 @@ def is_id(name: str) -> bool:
 
 def _time_of(snapshot: str) -> datetime:
     match = _ID.fullmatch(snapshot)
-    return datetime.strptime(match[1] if match else "", _STAMP).replace(tzinfo=UTC)
+    if match is None:
+        raise ValueError("no id")
+    date, time = match[1][:8], match[1][9:15]
+    day = (int(date[:4]), int(date[4:6]), int(date[6:]))
+    return datetime(*day, int(time[:2]), int(time[2:4]), int(time[4:]), tzinfo=UTC)
 
 
 def decoded(content: bytes) -> Metadata:
