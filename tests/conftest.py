@@ -25,13 +25,13 @@ import pytest
 from hypothesis import settings
 
 from fixtures import Node
+from tests.needs import archive_of, lacking
 
 # No database of examples in the repository, and no failure because a machine was slow.
 settings.register_profile("shardtool", deadline=None, database=None)
 settings.load_profile("shardtool")
 
 REPOSITORY = Path(__file__).parents[1]
-CAPTURES = REPOSITORY.parent / "shared" / "captures"
 _INSTALLED = Path(sys.executable).with_name("shardtool")
 COMMAND = (str(_INSTALLED),) if _INSTALLED.exists() else (sys.executable, "-m", "shardtool")
 """The command as pip installed it beside this Python; the module where it was not installed."""
@@ -50,18 +50,20 @@ Unprivileged: TypeAlias = Callable[[Callable[[], Any]], Any]
 @pytest.fixture
 def capture(tmp_path: Path) -> Callable[[str], Path]:
     """Unpack a capture by its name into tmp_path and return its directory."""
-    if not CAPTURES.is_dir():
-        missing = f"no captures in {CAPTURES}"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
 
     def unpack(name: str) -> Path:
-        with tarfile.open(CAPTURES / f"{name}.tar.gz") as archive:
+        with tarfile.open(archive_of(name)) as archive:
             archive.extractall(tmp_path, filter="tar")  # "data" would change the modes
         return tmp_path / name
 
     return unpack
+
+
+@pytest.fixture
+def strace() -> None:
+    """Insist on strace, which kills or fails a process at its n-th system call."""
+    if shutil.which("strace") is None:
+        lacking("strace")
 
 
 @pytest.fixture

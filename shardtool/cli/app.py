@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from shardtool import __version__
 from shardtool.cli import exits, options
@@ -56,8 +56,7 @@ class _Parser(argparse.ArgumentParser):
 def main() -> int:
     """Run the command that sys.argv asks for and return its exit code; never raise."""
     # A stream that was closed (`>&-`) is None here, and whatever printed to it would fail.
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - for the process's life
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -75,6 +74,10 @@ def main() -> int:
             _tell(reason_of(error), exits.FAILED)
         return code or exits.FAILED
     return code
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w")
 
 
 def _guarded() -> int:

@@ -7,14 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import REPOSITORY
 
 BIN = Path(sys.executable).parent
 
 
-@pytest.mark.skipif(not (BIN / "shardtool").exists(), reason="shardtool is not installed")
 def test_the_demo_takes_a_directory_through_the_main_job(tmp_path: Path) -> None:
     done = subprocess.run(
         ["sh", str(REPOSITORY / "fixtures/demo.sh"), str(tmp_path / "data")],

@@ -24,7 +24,7 @@ CALLS = ("write", "fsync", "renameat", "unlinkat", "mkdir")
 PRUNE = ("prune", "--trust", "marker", "--yes", "-q")
 
 pytestmark = [
-    pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed"),
+    pytest.mark.usefixtures("strace"),
     pytest.mark.timeout(300),
 ]
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from shardtool.snapshots.store import list_store
+from tests.needs import lacking
 from tests.real.snapshot_world import backed_up, damage, document, make_node, shardtool, state
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-NEEDS_STRACE = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+NEEDS_STRACE = pytest.mark.usefixtures("strace")
 
 # A restore's renames: its pending file, raft and wal aside, raft and wal into place.
 RENAMES = 5
@@ -76,7 +77,7 @@ def test_a_disk_that_fills_up_in_the_middle_leaves_nothing(node: Path, tmp_path:
     # A limit on a file's size is the nearest to a full disk that needs no root: EFBIG.
     limited = ["prlimit", f"--fsize={1 << 20}"]
     if shutil.which("prlimit") is None:
-        pytest.skip("needs prlimit")
+        lacking("prlimit")
     result = shardtool("--data", node, "backup", "--to", store, prefix=limited)
     assert result.returncode == 1
     assert "wal/log.1: expected to copy it to" in result.stderr

@@ -14,9 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-CAPTURES = Path(__file__).resolve().parents[3] / "shared" / "captures"
+from tests.needs import archive_of
 
 # How long a command may take; far more than any takes.
 _SECONDS = 60
@@ -43,11 +41,8 @@ def make_node(root: Path) -> Path:
 
 
 def unpacked(capture: str, tmp_path: Path) -> Path:
-    """Unpack a capture of a real server, or skip where there are none."""
-    archive = CAPTURES / f"{capture}.tar.gz"
-    if not archive.exists():
-        pytest.skip("the captures are not here")
-    with tarfile.open(archive) as tar:
+    """Unpack a capture of a real server."""
+    with tarfile.open(archive_of(capture)) as tar:
         tar.extractall(tmp_path, filter="fully_trusted")
     return tmp_path / capture
 

@@ -32,8 +32,8 @@ from fixtures.encode import (
 from fixtures.engines import Engine, Storage
 from fixtures.migration import left_behind_by_083
 from fixtures.read import Shape, kind_of, layout, pairs, shape, values
+from tests.needs import CAPTURES, archive_of
 
-CAPTURES = Path(__file__).parents[3] / "shared" / "captures"
 ENGINES: list[Engine] = ["leveldb", "hyperleveldb", "rocksdb", "lmdb"]
 needs_plyvel = pytest.mark.skipif(not HAVE_PLYVEL, reason="plyvel has no wheel for this Python")
 
@@ -41,11 +41,9 @@ needs_plyvel = pytest.mark.skipif(not HAVE_PLYVEL, reason="plyvel has no wheel f
 @pytest.fixture(scope="session")
 def captures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The captures, unpacked."""
-    if not CAPTURES.is_dir():
-        pytest.skip(f"no captures in {CAPTURES}")
     target = tmp_path_factory.mktemp("captures")
     for name in ("original-07", "migrated-08"):
-        with tarfile.open(CAPTURES / f"{name}.tar.gz") as archive:
+        with tarfile.open(archive_of(name)) as archive:
             archive.extractall(target, filter="tar")  # "data" would change the modes
     return target
 

@@ -92,9 +92,9 @@ def test_the_lock_is_let_go_at_the_end_even_of_a_failure(tmp_path: Path) -> None
 
 
 def test_two_in_one_process_exclude_each_other_too(tmp_path: Path) -> None:
-    with exclusive(tmp_path, purpose="x"), pytest.raises(BusyError):  # noqa: SIM117
-        with exclusive(tmp_path, purpose="x"):
-            pass
+    second = exclusive(tmp_path, purpose="x")
+    with exclusive(tmp_path, purpose="x"), pytest.raises(BusyError):
+        second.__enter__()
 
 
 def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
