@@ -17,7 +17,19 @@ from typing import Any
 
 import pytest
 
-from fixtures import HAVE_PLYVEL, MARKED_AT, WRITTEN_AT, Column, Node, Row, bulk, demo, raft, wal
+from fixtures import (
+    HAVE_PLYVEL,
+    MARKED_AT,
+    WRITTEN_AT,
+    Column,
+    Node,
+    Row,
+    bulk,
+    convert,
+    demo,
+    raft,
+    wal,
+)
 from fixtures.encode import (
     ID_PREFIX,
     SERIES_PREFIX,
@@ -568,3 +580,202 @@ def test_ids_beyond_one_byte_are_written_as_varints(tmp_path: Path) -> None:
     assert found.last_id == 320
     assert {read_uvarint(one)[0] for one in found.used_ids} == set(range(1, 321))
     assert all(time >= -TIME_BIAS for _, time, _ in old_contents(node, 7))
+
+
+# -- what verify needs ----------------------------------------------------------------------------
+
+
+@needs_plyvel
+def test_a_migration_may_write_tables(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    node.old_shard(7, points=2000, storage="tables")
+    node.migrate(7, storage="tables")
+    assert all(any(shard.path.glob("*.ldb")) for shard in node.new.values())
+    assert old_contents(node, 7) == new_contents(node)
+
+
+@pytest.mark.parametrize("nulls_every", [0, 3])
+def test_a_migration_from_the_plan_is_one_value_by_value(tmp_path: Path, nulls_every: int) -> None:
+    trees = []
+    for name, like_083 in (("plan", False), ("values", True)):
+        node = Node(tmp_path / name, version="0.8")
+        # 20 days across the ends of weeks and months, 501 points that don't divide evenly.
+        node.old_shard(7, points=501, days=20, nulls_every=nulls_every)
+        node.migrate(7, like_083=like_083)  # which leaves nothing behind here
+        assert len(node.new) == 4
+        trees.append(dict(tree(node.path)))
+    assert trees[0] == trees[1]
+
+
+def test_a_series_is_hashed_onto_one_of_the_shards_that_share_a_range(tmp_path: Path) -> None:
+    spaces = [raft.Space("split", "/.*/", 7, split=3)]
+    node = Node(tmp_path / "data", version="0.8", spaces=spaces)
+    node.old_shard(7, points=400, databases={"test": [f"s{number}" for number in range(20)]})
+    node.migrate(7)
+    assert old_contents(node, 7) == new_contents(node)
+    columns = {new_id(number): column for column, number in node.ids.items()}
+    places: dict[tuple[datetime, str], set[int]] = {}
+    for shard in node.new.values():
+        for key, _ in values(shard.path):
+            places.setdefault((shard.start, columns[key[:8]].series), set()).add(shard.id)
+    assert all(len(numbers) == 1 for numbers in places.values())
+    for start in {shard.start for shard in node.new.values()}:
+        sharing = [shard.id for shard in node.new.values() if shard.start == start]
+        assert len(sharing) == 3
+        assert set().union(*(n for (when, _), n in places.items() if when == start)) == {*sharing}
+
+
+def test_raft_knows_the_shards_of_a_split_space(tmp_path: Path) -> None:
+    spaces = [raft.Space("split", "/.*/", 7, split=3)]
+    node = Node(tmp_path / "data", version="0.8", spaces=spaces)
+    node.old_shard(7)
+    node.migrate(7)
+    entries = raft.read_log((node.raft / "log").read_bytes())
+    made = [json.loads(entry.command or b"") for entry in entries if entry.name == "create_shards"]
+    assert [len(one["Shards"]) for one in made if "SpaceName" in one] == [3] * (len(node.new) // 3)
+    assert set(replayed_shards(node.raft / "log")) == {7, *node.new}
+    space = next(json.loads(one.command or b"") for one in entries if one.name == "add_shard_space")
+    assert space["ShardSpace"]["split"] == 3
+
+
+def test_another_servers_shards_are_in_raft_and_not_on_this_disk(tmp_path: Path) -> None:
+    spaces = [raft.Space("split", "/.*/", 7, split=3, replication=2)]
+    node = Node(tmp_path / "data", version="0.8", spaces=spaces, servers=4, server_id=2)
+    node.old_shard(7, points=600, databases={"test": [f"s{number}" for number in range(20)]})
+    done = node.migrate(7)
+    assert (done.moved, done.lost) == (2400, 0)
+    assert 0 < done.elsewhere == sum(shard.values for shard in node.elsewhere.values()) < 2400
+    assert len(new_contents(node)) == 2400 - done.elsewhere
+    known = replayed_shards(node.raft / "log")
+    assert set(known) == {7, *node.new, *node.elsewhere}
+    for number in {*node.new, *node.elsewhere}:
+        owners = known[number]["ServerIds"]
+        assert len(set(owners)) == 2
+        assert (2 in owners) == (node.shard_db_v2 / f"{number:05}").exists() == (number in node.new)
+
+
+def test_the_order_of_joins_says_which_server_this_is(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data", servers=3, server_id=2)
+    node.old_shard(1)
+    entries = raft.read_log((node.raft / "log").read_bytes())
+    names = [json.loads(one.command or b"")["name"] for one in entries if one.name == "join"]
+    assert len(set(names)) == 3
+    assert names.index((node.raft / "name").read_text()) + 1 == 2
+    assert replayed_shards(node.raft / "log")[1]["ServerIds"] == [2]
+
+
+def test_new_writes_add_to_the_shards_of_a_migration(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    node.old_shard(7, databases={"test": ["cpu"]})
+    node.migrate(7)
+    old, shards, ids = old_contents(node, 7), set(node.new), dict(node.ids)
+    _, time_us, _ = next(iter(old))
+    rows = [
+        Row("test", "cpu", "value", time_us + 1, 10_001, 2.5),
+        Row("test", "cpu", "value", time_us + 2, 10_002, 3.5),
+    ]
+    node.write_new(rows)
+    assert (set(node.new), node.ids) == (shards, ids)
+    added = {(Column(*row[:3]), row.time_us, row.sequence) for row in rows}
+    assert set(new_contents(node)) == {*old, *added}
+    node.write_new([Row("test", "disk", "free", time_us, 10_003, 1)])
+    assert replayed_ids(node.raft / "log") == node.ids
+    assert len(new_contents(node)) == len(old) + 3
+
+
+def test_a_rollback_adds_rows_and_leaves_the_marker_as_it_was(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    shard = node.old_shard(7, databases={"test": ["cpu"]})
+    node.migrate(7)
+    marked = (shard / "MIGRATED").stat().st_mtime_ns
+    before = old_contents(node, 7)
+    row = Row("test", "cpu", "value", microseconds(node.old[7].start) + 5, 20_001, 9.5)
+    other = Row("metrics", "new", "n", microseconds(node.old[7].start) + 6, 20_001, 1)
+    node.write_old(7, [row, other])
+    added = {(Column(*one[:3]), one.time_us, one.sequence) for one in (row, other)}
+    assert set(old_contents(node, 7)) == {*before, *added}
+    assert set(new_contents(node)) == {*before}
+    assert (shard / "MIGRATED").stat().st_mtime_ns == marked
+    others = [path for path in shard.iterdir() if path.name != "MIGRATED"]
+    assert all(path.stat().st_mtime_ns > marked for path in others)
+    assert node.migrate(7).moved == len(before) + 2
+    assert set(new_contents(node)) == {*before, *added}
+
+
+SHARED_ID = [
+    Row("test", "a", "b~c", 1_000, 10_001, 1),
+    Row("test", "a~b", "c", 2_000, 20_001, 2),
+    Row("te~st", "a", "d", 3_000, 30_001, 3),
+    Row("te", "st~a", "d", 4_000, 40_001, 4),
+    Row("test", "a~b", "other", 5_000, 50_001, 5),
+]
+
+
+def test_columns_whose_index_keys_collide_share_an_id_in_07_and_part_in_08(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    shard = node.old_shard(7, rows=SHARED_ID)
+    found = shape(shard)
+    assert (found.id_keys, found.value_keys, found.last_id) == (3, 5, 3)
+    # As in 0.7, a series whose columns all have ids already adds nothing to the index.
+    series = {key[8:] for key, _ in pairs(shard) if kind_of(key) == "series"}
+    assert series == {b"test~a", b"te~st~a", b"test~a~b"}
+    assert node.migrate(7).lost == 0
+    assert {key: parse_field_value(value) for key, value in new_contents(node).items()} == {
+        (Column(*row[:3]), row.time_us, row.sequence): row.value for row in SHARED_ID
+    }
+
+
+def test_a_plan_whose_columns_would_share_an_id_is_refused(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data")
+    with pytest.raises(ValueError, match="share an id"):
+        node.old_shard(7, databases={"test": ["a", "a~b"]}, columns={"c": "bool", "b~c": "bool"})
+
+
+def test_an_index_key_of_24_bytes_is_no_value(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    rows = [
+        Row("test", "cpu", "sevenbb", 1, 10_001, 1),  # the column's key is 24 bytes long
+        Row("test", "elevenbytes", "n", 1, 10_001, 2),  # the series' is
+    ]
+    shard = node.old_shard(7, rows=rows)
+    long = {key for key, _ in pairs(shard) if len(key) == 24 and kind_of(key) != "value"}
+    assert long == {ID_PREFIX + b"test~cpu~sevenbb", SERIES_PREFIX + b"test~elevenbytes"}
+    assert node.migrate(7).moved == 2
+    assert old_contents(node, 7) == new_contents(node)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_rewritten_new_shards_hold_the_same_pairs(tmp_path: Path, engine: Engine) -> None:
+    node = Node(tmp_path / "data", version="0.8", phantoms=False)
+    node.old_shard(7)
+    node.migrate(7)
+    before = {shard.path: list(pairs(shard.path)) for shard in node.new.values()}
+    assert convert.rewrite_new_shards(node.path, engine) == sorted(before)
+    for path, expected in before.items():
+        assert list(pairs(path)) == expected
+        assert shape(path).engine == engine
+        assert path.stat().st_mtime_ns == microseconds(MARKED_AT) * 1000
+    # And on from there into LevelDB again.
+    convert.rewrite_new_shards(node.path, "leveldb")
+    assert {path: list(pairs(path)) for path in before} == before
+
+
+@pytest.mark.parametrize("engine", ["hyperleveldb", "rocksdb", "lmdb"])
+def test_a_real_servers_new_shards_can_be_rewritten(
+    captures: Path, tmp_path: Path, engine: Engine
+) -> None:
+    real = captures / "migrated-08/db/shard_db_v2"
+    shutil.copytree(real, tmp_path / "db/shard_db_v2")
+    for path in convert.rewrite_new_shards(tmp_path, engine):
+        assert list(pairs(path)) == list(pairs(real / path.name))
+        assert all(file.stat().st_size < 8 << 20 for file in path.iterdir())
+
+
+@needs_plyvel
+def test_hyperleveldbs_tables_have_their_own_names(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    node.new_shard(1, points=100)
+    expected = list(pairs(node.new[1].path))
+    (shard,) = convert.rewrite_new_shards(node.path, "hyperleveldb", storage="tables")
+    assert any(shard.glob("*.sst")) and not any(shard.glob("*.ldb"))
+    assert list(pairs(shard)) == expected
