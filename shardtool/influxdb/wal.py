@@ -1,0 +1,207 @@
+"""The write-ahead log: what was written and may not be in a shard yet (FORMATS.md, "wal/").
+
+Knows log.N alone. index.N only says where to begin, and `bookmark` is often missing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
+from shardtool.errors import ShardtoolError, reason_of
+from shardtool.influxdb import messages
+
+WRITE = 1
+"""The type of a request that writes points."""
+
+MAX_LOG = 64 << 30
+_MAX_ENTRY = 256 << 20
+_HEAD = struct.Struct(">III")
+_LOG_NAME = re.compile(r"log\.(\d{1,20})")
+_CHUNK = 1 << 20
+_BEYOND = "the server cuts its WAL off there: copy it (shardtool backup) before you start it again"
+
+
+class WalError(ShardtoolError):
+    """The WAL can't be read: path (and offset), expected, found and what to do."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point. `values` stand in the order of the series' columns; None is a null."""
+
+    time_us: int
+    sequence: int
+    values: tuple[str | bool | int | float | None, ...]
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one series. 0.7 names its columns; 0.8 gives their ids, where it knows them."""
+
+    name: str
+    columns: tuple[str, ...]
+    column_ids: tuple[int, ...]
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request. `kind` is WRITE for points; `offset` is where its head begins in the file."""
+
+    number: int
+    shard_id: int
+    kind: int
+    database: str
+    series: tuple[Series, ...]
+    query: str
+    offset: int
+
+
+class LogError(ValueError):
+    """A place in a log.N that no server wrote, nor a power cut left behind.
+
+    Args:
+        offset: where.
+        what: expected and found, in words.
+    """
+
+    def __init__(self, offset: int, what: str) -> None:
+        """Keep the offset apart, for the caller adds the path."""
+        super().__init__(f"at offset {offset}: {what}")
+        self.offset = offset
+
+
+def log_files(wal: Path) -> list[Path]:
+    """Return the log.N of the directory `wal` in the order in which they were written.
+
+    Raises:
+        WalError: the directory can't be read.
+    """
+    try:
+        with opened_quietly(wal, READ_DIRECTORY_ITSELF) as descriptor:
+            names = os.listdir(descriptor)
+    except OSError as error:
+        raise WalError(
+            f"{wal}: expected the WAL's directory, found: {reason_of(error)}; {_advice(error)}"
+        ) from None
+    numbers = sorted(
+        (int(match[1]), name) for name in names if (match := _LOG_NAME.fullmatch(name))
+    )
+    return [wal / name for _, name in numbers]
+
+
+def requests(log: Path) -> Iterator[Request]:
+    """Read the requests of one log.N, one by one (FORMATS.md, "wal/").
+
+    The tail may be preallocated zeros, or a request that ends after the file; it ends there.
+
+    Yields:
+        The requests in order.
+
+    Raises:
+        WalError: it can't be read, or there is garbage in it.
+    """
+    try:
+        # O_NONBLOCK: opening a FIFO must not wait for a writer.
+        with opened_quietly(log, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) as descriptor:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(0, "no regular file")
+            if found.st_size > MAX_LOG:
+                raise OSError(0, f"{found.st_size} bytes, more than the {MAX_LOG} it may have")
+            with open(descriptor, "rb", closefd=False) as file:
+                yield from parse_log(file, found.st_size)
+    except LogError as error:
+        raise WalError(f"{log}: {error}; {_BEYOND}") from None
+    except OSError as error:
+        raise WalError(
+            f"{log}: expected a log of the WAL, found: {reason_of(error)}; {_advice(error)}"
+        ) from None
+
+
+def parse_log(file: BinaryIO, size: int) -> Iterator[Request]:
+    """Read the requests of a log.N of `size` bytes from a file at its beginning.
+
+    Raises:
+        LogError: at garbage that no torn write explains.
+    """
+    offset = 0
+    while len(head := file.read(_HEAD.size)) == _HEAD.size:
+        number, shard_id, length = _HEAD.unpack(head)
+        if not length:
+            if _is_zero(head) and _zeros_until_end(file):
+                return
+            raise LogError(offset, f"expected a request, found one of no bytes: {head!r}")
+        if offset + _HEAD.size + length > size:
+            return
+        if length > _MAX_ENTRY:
+            raise LogError(offset, f"expected up to {_MAX_ENTRY} bytes, found {length}")
+        body = file.read(length)
+        if len(body) < length:
+            return  # cut while it is being read
+        if _is_zero(body) and _zeros_until_end(file):
+            return  # the head was on disk before the body was
+        yield _request(number, shard_id, body, offset)
+        offset += _HEAD.size + length
+
+
+def _request(number: int, shard_id: int, body: bytes, offset: int) -> Request:
+    try:
+        found = messages.parse("Request", body)
+    except messages.MessageError as error:
+        raise LogError(offset, str(error)) from None
+    for name, expected in (("request_number", number), ("shard_id", shard_id)):
+        if found.HasField(name) and getattr(found, name) != expected:
+            raise LogError(
+                offset, f"expected {name} {expected} as before it, found {getattr(found, name)}"
+            )
+    return Request(
+        number=number,
+        shard_id=shard_id,
+        kind=found.type,
+        database=messages.text(found.database),
+        series=tuple(map(_series, found.multi_series)),
+        query=messages.text(found.query),
+        offset=offset,
+    )
+
+
+def _series(found: Any) -> Series:
+    return Series(
+        name=messages.text(found.name),
+        columns=tuple(map(messages.text, found.fields)),
+        column_ids=tuple(found.field_ids),
+        points=tuple(
+            Point(
+                time_us=point.timestamp,
+                sequence=point.sequence_number,
+                values=tuple(map(messages.value_of, point.values)),
+            )
+            for point in found.points
+        ),
+    )
+
+
+def _zeros_until_end(file: BinaryIO) -> bool:
+    while chunk := file.read(_CHUNK):
+        if not _is_zero(chunk):
+            return False
+    return True
+
+
+def _is_zero(data: bytes) -> bool:
+    return not data.strip(b"\0")
+
+
+def _advice(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "run this as the server's user or as root"
+    return "give the directory that [wal] dir in InfluxDB's config names"
