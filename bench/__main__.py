@@ -6,62 +6,14 @@ import argparse
 import os
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from bench.sides import SHARDTOOL, Side, compare, peak_memory
+from bench.verify import bench_verify, bench_verify_memory
 from fixtures import Node, bulk
-
-SHARDTOOL = str(Path(sys.executable).with_name("shardtool"))
-
-
-@dataclass(frozen=True)
-class Side:
-    """One way to do the work: a name, the commands, and what must be in place before them."""
-
-    name: str
-    commands: Sequence[Sequence[str]]
-    prepare: Callable[[], None] = lambda: None
-    good: tuple[int, ...] = (0,)
-
-
-def seconds(side: Side) -> float:
-    """Do the work once, its preparation apart; return the wall time in seconds.
-
-    Raises:
-        SystemExit: a command failed: a failed run measures nothing.
-    """
-    side.prepare()
-    begin = time.perf_counter()
-    for command in side.commands:
-        done = subprocess.run(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
-        )
-        if done.returncode not in side.good:
-            sys.exit(f"{' '.join(command)}: exit {done.returncode}: {done.stderr.decode()}")
-    return time.perf_counter() - begin
-
-
-def compare(ours: Side, theirs: Side, aim: float | None, rounds: int) -> None:
-    """Take turns, `rounds` times, and print the median ratio of neighbouring runs."""
-    seconds(ours), seconds(theirs)  # both warm
-    ratios, others = [], []
-    for _ in range(rounds):
-        other = seconds(theirs)
-        ratios.append(seconds(ours) / other)
-        others.append(other)
-    noise = max(others) / min(others)
-    wanted = f"aim {aim:.1f}" if aim else "for information"
-    print(
-        f"{ours.name:<26} {theirs.name:<34} {statistics.median(ratios):5.2f}  "
-        f"({min(ratios):.2f}-{max(ratios):.2f}, noise {noise:.2f}x, {wanted})",
-        flush=True,
-    )
 
 
 def bench_start(rounds: int) -> None:
@@ -88,13 +40,7 @@ def bench_memory(work: Path) -> None:
     peaks = []
     for files in (1_000, 50_000):
         node = bulk(work / "memory", shards=4, files=files)
-        script = (
-            "import resource,subprocess,sys;"
-            "subprocess.run(sys.argv[1:],stdout=subprocess.DEVNULL);"
-            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-        )
-        command = [sys.executable, "-c", script, SHARDTOOL, "--data", str(node.path), "status"]
-        peaks.append(int(subprocess.check_output(command)))
+        peaks.append(peak_memory([SHARDTOOL, "--data", str(node.path), "status"]))
         shutil.rmtree(node.path)
     print(
         f"{'status, peak memory':<26} {'4 x 50,000 against 4 x 1,000 files':<34} "
@@ -164,11 +110,18 @@ def bench_prune(work: Path, rounds: int, shards: int) -> None:
 def main() -> None:
     """Run all of it, or what is named, in a temporary directory on the disk of `--in`."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    names = ("start", "status", "memory", "backup", "prune")
+    names = ("start", "status", "memory", "backup", "prune", "verify")
     parser.add_argument("what", nargs="*", default=names, help=f"any of {', '.join(names)}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--bytes", type=int, default=2_000_000_000, help="of the backup")
     parser.add_argument("--shards", type=int, default=200, help="of the prune")
+    parser.add_argument("--values", type=int, default=5_000_000, help="of the verify, in all")
+    parser.add_argument(
+        "--big-values",
+        type=int,
+        default=10_000_000,
+        help="of the larger of verify's two shards for the memory; the other has a tenth",
+    )
     parser.add_argument("--in", dest="place", default=None, help="a directory with some GB free")
     args = parser.parse_args()
     # A polite kill must not leave gigabytes behind.
@@ -186,6 +139,9 @@ def main() -> None:
             bench_backup(work, args.rounds, args.bytes)
         if "prune" in args.what:
             bench_prune(work, args.rounds, args.shards)
+        if "verify" in args.what:
+            bench_verify(work, args.rounds, args.values)
+            bench_verify_memory(work, args.big_values)
 
 
 main()
