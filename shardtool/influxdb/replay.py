@@ -71,6 +71,7 @@ class Replay:
         self._first_08: int | None = None
         self._last_07 = 0
         self._terms_of_07: set[int] = set()
+        self._terms_of_08: set[int] = set()
         self._commands: dict[str, Callable[[dict[str, object], Entry], None]] = {
             "join": self._join,
             "force_leave": self._leave,
@@ -98,8 +99,8 @@ class Replay:
             document = json.loads(entry.command or b"")
         except (ValueError, RecursionError) as error:
             raise shapes.ShapeError(f"{entry.name}: expected JSON, found: {error}") from None
-        if self._first_08 is None and entry.name in _ONLY_08:
-            self._first_08 = entry.index
+        if entry.name in _ONLY_08:
+            self._note_08(entry)
         command(shapes.mapping(document, entry.name), entry)
 
     def dropped(self, *, all_07: bool = False) -> Dropped:
@@ -117,7 +118,14 @@ class Replay:
     def _is_of_07(self, drop: _UnknownDrop) -> bool:
         """A term is one run of a server: 0.7 created shards in this one, or in a later one."""
         before_08 = self._first_08 is None or drop.index < self._first_08
-        return drop.term in self._terms_of_07 or (before_08 and drop.index < self._last_07)
+        return drop.term in self._terms_of_07 - self._terms_of_08 or (
+            before_08 and drop.index < self._last_07
+        )
+
+    def _note_08(self, entry: Entry) -> None:
+        self._terms_of_08.add(entry.term)
+        if self._first_08 is None:
+            self._first_08 = entry.index
 
     # -- servers --
 
@@ -175,8 +183,8 @@ class Replay:
         if not (first.database or first.space):
             self._last_07 = entry.index
             self._terms_of_07.add(entry.term)
-        elif self._first_08 is None:
-            self._first_08 = entry.index
+        else:
+            self._note_08(entry)
         state = self.state
         if any(_same_range(shard, first) for shard in state.shards.values()):
             return
