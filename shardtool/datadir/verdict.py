@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from shardtool.datadir.inventory import Inventory, OldShard, is_shard_name
@@ -18,19 +19,50 @@ class Reason:
     detail: str = ""
 
 
+# Doubts about what came after the marker. A proof, which looks at each value as it is now, ends
+# them; it does not end a doubt about who wrote the marker.
+_ENDED_BY_PROOF = ("written-after-marker", "marker-in-future")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a proof that holds found, or why there could be none.
+
+    Args:
+        values: how many values the shard has.
+        missing: how many of them are nowhere in the new storage.
+        different: how many are there with another content.
+        elsewhere: some of the missing ones may be on other servers.
+        accepted: the operator has accepted exactly these losses (`shardtool accept`).
+        failure: why the shard could not be proven at all.
+        busy: the failure is another process at work.
+    """
+
+    values: int = 0
+    missing: int = 0
+    different: int = 0
+    elsewhere: bool = False
+    accepted: bool = False
+    failure: Reason | None = None
+    busy: bool = False
+
+
 @dataclass(frozen=True)
 class Judged:
     """An old shard with its verdict.
 
     Args:
         shard: the facts.
-        verdict: 'unmigrated', 'marked', 'suspect', 'busy' or 'unreadable'.
-        reasons: why; empty for a shard that is marked and nothing else.
+        verdict: 'unmigrated', 'marked', 'proven', 'incomplete', 'suspect', 'busy' or
+            'unreadable'.
+        reasons: why; empty for a shard that is marked or proven and nothing else.
+        evidence: of a proof that holds, None where there is none.
     """
 
     shard: OldShard
     verdict: str
     reasons: tuple[Reason, ...]
+    evidence: Evidence | None = None
 
     @property
     def is_shard(self) -> bool:
@@ -48,16 +80,30 @@ class Judged:
     @property
     def reclaimable_bytes(self) -> int:
         """What the file system gives back when this shard alone goes; 0 where it must stay."""
-        return self.shard.tree.reclaimable_bytes if self.verdict == "marked" else 0
+        may_go = self.verdict in ("marked", "proven")
+        return self.shard.tree.reclaimable_bytes if may_go else 0
+
+    @property
+    def is_marked(self) -> bool:
+        """Marked and nothing else known, or in doubt only for what a proof would answer."""
+        words = {reason.word for reason in self.reasons}
+        doubted = self.verdict == "suspect" and words <= set(_ENDED_BY_PROOF)
+        return self.evidence is None and (self.verdict == "marked" or doubted)
 
 
-def judge(shard: OldShard) -> Judged:
+def judge(shard: OldShard, evidence: Evidence | None = None) -> Judged:
     """Given an old shard's facts, return its verdict with all of its reasons.
 
-    What is worse wins: unreadable, then a wrong structure, then in use, then a wrong marker.
+    What is worse wins: unreadable, then a wrong structure, then in use, then a wrong marker,
+    then what a proof found.
+
+    Args:
+        shard: the facts.
+        evidence: of a proof that holds now; None where nothing is proven.
 
     Example: a directory 00007 with a sound marker and nothing else to say -> ('marked', ());
-    the same with a table newer than the marker -> ('suspect', (written-after-marker,)).
+    with a table newer than the marker -> ('suspect', (written-after-marker,)); with evidence of
+    one missing value -> ('incomplete', (values-missing,)).
     """
     unreadable = _unreadable(shard)
     structure = _structure(shard)
@@ -76,7 +122,39 @@ def judge(shard: OldShard) -> Judged:
         verdict = "unmigrated"
     else:
         verdict = "suspect" if marker else "marked"
-    return Judged(shard, verdict, reasons)
+    judged = Judged(shard, verdict, reasons)
+    return judged if evidence is None else _with(evidence, judged)
+
+
+def _with(evidence: Evidence, judged: Judged) -> Judged:
+    """Given a verdict on the facts alone, return the one that takes a proof into account."""
+    doubts = tuple(reason for reason in judged.reasons if reason.word not in _ENDED_BY_PROOF)
+    losses = _losses(evidence)
+    if judged.verdict in ("unreadable", "busy"):
+        return judged
+    verdict, reasons = judged.verdict, doubts
+    is_sound = verdict in ("marked", "unmigrated") or (verdict == "suspect" and not doubts)
+    if evidence.failure is not None:
+        verdict = "busy" if evidence.busy else "unreadable"
+        reasons = (evidence.failure, *judged.reasons)
+    elif is_sound:
+        verdict = "incomplete" if losses else "proven"
+    return Judged(judged.shard, verdict, reasons + losses, evidence)
+
+
+def _losses(evidence: Evidence) -> tuple[Reason, ...]:
+    found = []
+    for word, count, end in (
+        ("values-missing", evidence.missing, "nowhere in the new storage"),
+        ("values-different", evidence.different, "there with another content"),
+    ):
+        if count:
+            of = f"{count:,} of {evidence.values:,}"
+            found.append(Reason(word, f"{of} are {end}" if count > 1 else f"{of} is {end}"))
+    if evidence.elsewhere:
+        words = "other servers hold shards of their time; ask them with --api URL"
+        found.append(Reason("on-other-servers", words))
+    return tuple(found)
 
 
 def _unreadable(shard: OldShard) -> tuple[Reason, ...]:
@@ -175,6 +253,10 @@ def reclaimable_together(judged: tuple[Judged, ...]) -> int:
     return alone + reclaimable_links(tuple(f for j in judged for f in j.shard.tree.linked))
 
 
-def judge_all(inventory: Inventory) -> tuple[Judged, ...]:
-    """Given an inventory, return the verdict over each entry of shard_db, by name."""
-    return tuple(judge(shard) for shard in inventory.old or ())
+def judge_all(
+    inventory: Inventory, evidence: Mapping[str, Evidence] | None = None
+) -> tuple[Judged, ...]:
+    """Given an inventory and the evidence by shard, return the verdict over each entry of
+    shard_db, by name."""
+    known = evidence or {}
+    return tuple(judge(shard, known.get(shard.name)) for shard in inventory.old or ())

@@ -100,8 +100,13 @@ def test_a_marker_from_the_future_is_too_young_for_any_age() -> None:
 
 
 def test_age_does_not_make_up_for_proof() -> None:
-    plan = plan_of(shard(7, marked=1), policy=Policy(older_than=7 * DAY))
+    plan = plan_of(shard(7, marked=8), policy=Policy(older_than=7 * DAY))
     assert kept(plan) == {"00007": ["not-proven"]}
+
+
+def test_what_is_too_young_is_not_asked_for_a_proof() -> None:
+    plan = plan_of(shard(7, marked=1), policy=Policy(older_than=7 * DAY))
+    assert kept(plan) == {"00007": ["too-young"]}
 
 
 def test_the_shard_whose_marker_is_oldest_goes_first() -> None:

@@ -1,0 +1,260 @@
+"""Read shards of every engine that 0.8 has, without touching them.
+
+A shard is never opened in place: opening a LevelDB, even to read, rewrites its files (HAZARDS.md,
+19). RocksDB, which reads LevelDB's and HyperLevelDB's files too, opens a scratch directory of
+links to the shard's files, read-only; what it writes for itself goes there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
+from shardtool.errors import ShardtoolError, reason_of
+
+Pair: TypeAlias = tuple[bytes, bytes]
+
+# What the engines read of a directory; LOG, LOCK and the marker hold no value.
+_FILES = re.compile(r"\d+\.(?:ldb|sst|log)|MANIFEST-\d+|CURRENT|OPTIONS-\d+|IDENTITY")
+_LMDB_FILE = "data.mdb"
+# Tables that one database keeps open; a shard of 100 GB has 50,000 of them.
+_OPEN_TABLES = 64
+_BLOCK_CACHE = 4 << 20  # bytes; neighbouring columns lie in one block
+_MESSAGE_END = 200  # characters of an engine's own words that a reason carries
+
+
+class EngineError(ShardtoolError):
+    """A shard's engine can't read it: which file and where, in the engine's own words."""
+
+
+class EngineBusyError(EngineError):
+    """Another process has the shard open in a way that can't be read beside."""
+
+
+class Stream(Protocol):
+    """Pairs of a shard in the order of their keys."""
+
+    def take(self, count: int) -> list[Pair]:
+        """Return the next `count` pairs; fewer only where the shard ends.
+
+        Raises:
+            EngineError: they can't be read.
+        """
+
+
+class Reader(Protocol):
+    """An open shard, the directory `path`."""
+
+    path: Path
+
+    def pairs(self, start: bytes) -> Stream:
+        """Return the pairs from the key `start` on.
+
+        Raises:
+            EngineError: they can't be read.
+        """
+
+    def tables(self) -> list[tuple[bytes, int]]:
+        """Return (last key, size in bytes) of each table, sorted; empty where none is known."""
+
+
+@contextlib.contextmanager
+def open_shard(shard: Path, engine: str, scratch: Path) -> Iterator[Reader]:
+    """Open a shard's directory for reading, through links, and close it.
+
+    Args:
+        shard: the directory.
+        engine: one of datadir.inventory.ENGINES; an old shard is 'leveldb'.
+        scratch: an existing directory of the caller's, where the links go.
+
+    Raises:
+        EngineError: it can't be opened: not there, corrupt, or an engine that nobody knows.
+    """
+    if engine not in ("leveldb", "hyperleveldb", "rocksdb", "lmdb"):
+        raise EngineError(f"{shard}: expected an engine that 0.8 has, found type {engine!r}")
+    with contextlib.ExitStack() as stack:
+        try:
+            directory = stack.enter_context(opened_quietly(shard, READ_DIRECTORY_ITSELF))
+            links = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="s", dir=scratch))
+            )
+            # Through the descriptor: what is read is this directory, wherever it is moved to.
+            _link(directory, links, _LMDB_FILE.__eq__ if engine == "lmdb" else _FILES.fullmatch)
+        except OSError as error:
+            raise EngineError(f"{shard}: can't be read: {reason_of(error)}") from None
+        opening = _Lmdb.opened if engine == "lmdb" else _Rocks.opened
+        yield stack.enter_context(opening(shard, links))
+
+
+def _link(directory: int, links: Path, wanted: Callable[[str], Any]) -> None:
+    for name in os.listdir(directory):
+        if wanted(name):
+            mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+            if not stat.S_ISREG(mode):
+                raise OSError(0, f"{name} is no regular file")
+            os.symlink(f"/proc/self/fd/{directory}/{name}", links / name)
+
+
+class _Rocks:
+    """LevelDB, HyperLevelDB or RocksDB, read by RocksDB."""
+
+    def __init__(self, shard: Path, links: Path, database: Any) -> None:
+        self.path = shard
+        self._links = links
+        self._database = database
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, shard: Path, links: Path) -> Iterator[_Rocks]:
+        from rocksdict import (
+            AccessType,
+            BlockBasedOptions,
+            Cache,
+            DBRecoveryMode,
+            Options,
+            Rdict,
+        )
+
+        blocks = BlockBasedOptions()
+        blocks.set_block_cache(Cache(_BLOCK_CACHE))
+        options = Options(raw_mode=True)
+        options.create_if_missing(False)
+        options.set_max_open_files(_OPEN_TABLES)
+        options.set_block_based_table_factory(blocks)
+        # A log's torn tail is what the server drops too; anything else that is wrong in it must
+        # be an error: the default drops all that follows, in silence.
+        options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
+        access = AccessType.read_only(error_if_log_file_exist=False)
+        try:
+            database = Rdict(str(links), options, access_type=access)
+        except Exception as error:  # noqa: BLE001 - rocksdict raises nothing more precise
+            raise EngineError(_words(shard, links, error)) from None
+        try:
+            yield cls(shard, links, database)
+        finally:
+            database.close()
+
+    def pairs(self, start: bytes) -> Stream:
+        return _RocksStream(self, start)
+
+    def items(self, start: bytes) -> Iterator[Pair]:
+        try:
+            found: Iterator[Pair] = self._database.items(from_key=start)
+        except Exception as error:  # noqa: BLE001
+            raise self.error(error) from None
+        return found
+
+    def error(self, error: Exception) -> EngineError:
+        return EngineError(_words(self.path, self._links, error))
+
+    def check_end(self, after: bytes) -> None:
+        """Insist that nothing follows the key `after`.
+
+        rocksdict's iterators end in silence at a block that can't be read, just as they do at
+        the end: without this, a corrupt old shard would be proven by its readable beginning.
+        """
+        try:
+            iterator = self._database.iter()
+            iterator.seek(after)
+            goes_on = iterator.valid()
+            iterator.status()
+        except Exception as error:  # noqa: BLE001
+            raise self.error(error) from None
+        if goes_on:
+            raise EngineError(f"{self.path}: can't be read beyond key {after.hex()}")
+
+    def tables(self) -> list[tuple[bytes, int]]:
+        try:
+            files = self._database.live_files()
+        except Exception as error:  # noqa: BLE001
+            raise self.error(error) from None
+        return sorted((bytes(file["end_key"]), int(file["size"])) for file in files)
+
+
+class _RocksStream:
+    def __init__(self, reader: _Rocks, start: bytes) -> None:
+        self._reader = reader
+        self._next = start
+        self._items = reader.items(start)
+
+    def take(self, count: int) -> list[Pair]:
+        try:
+            found = list(islice(self._items, count))
+        except Exception as error:  # noqa: BLE001 - rocksdict raises nothing more precise
+            raise self._reader.error(error) from None
+        if found:
+            # The least key that is greater.
+            self._next = found[-1][0] + b"\0"
+        if len(found) < count:
+            self._reader.check_end(self._next)
+        return found
+
+
+class _Lmdb:
+    def __init__(self, shard: Path, links: Path, transaction: Any) -> None:
+        self.path = shard
+        self._links = links
+        self._transaction = transaction
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, shard: Path, links: Path) -> Iterator[_Lmdb]:
+        import lmdb
+
+        with contextlib.ExitStack() as stack:
+            try:
+                # Without the lock, lock.mdb is neither made nor touched; that no server writes
+                # at the same time is for the caller to see to.
+                environment = stack.enter_context(
+                    lmdb.open(str(links), readonly=True, lock=False, create=False)
+                )
+                transaction = stack.enter_context(environment.begin())
+            except (lmdb.Error, OSError) as error:
+                raise EngineError(_words(shard, links, error)) from None
+            yield cls(shard, links, transaction)
+
+    def pairs(self, start: bytes) -> Stream:
+        import lmdb
+
+        try:
+            cursor = self._transaction.cursor()
+            there = cursor.set_range(start) if start else cursor.first()
+        except lmdb.Error as error:
+            raise self.error(error) from None
+        return _LmdbStream(self, cursor.iternext() if there else iter(()))
+
+    def error(self, error: Exception) -> EngineError:
+        return EngineError(_words(self.path, self._links, error))
+
+    def tables(self) -> list[tuple[bytes, int]]:
+        return []
+
+
+class _LmdbStream:
+    def __init__(self, reader: _Lmdb, items: Iterator[Pair]) -> None:
+        self._reader = reader
+        self._items = items
+
+    def take(self, count: int) -> list[Pair]:
+        import lmdb
+
+        try:
+            return list(islice(self._items, count))
+        except lmdb.Error as error:
+            raise self._reader.error(error) from None
+
+
+def _words(shard: Path, links: Path, error: Exception) -> str:
+    """Given an engine's error, return it as a reason: our paths for the scratch directory's."""
+    text = " ".join(str(error).replace(str(links), str(shard)).split())
+    if len(text) > _MESSAGE_END:
+        text = text[:_MESSAGE_END] + "..."
+    return f"{shard}: its engine can't read it: {text}"

@@ -1,0 +1,134 @@
+"""Why a value is in no new shard: pure functions of the catalogue, the index and the marker."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from shardtool.influxdb.catalogue import Catalogue, Space
+from shardtool.proof.columns import Index, OldColumn
+
+# In this order: the first one that applies is told.
+CAUSES = ("future", "name", "unknown-database", "expired", "dropped", "not-migrated", "unknown")
+
+_DURATION = re.compile(r"(\d{1,15})([usmhdw])", re.ASCII)
+_UNITS_US = {
+    "u": 1,
+    "s": 1_000_000,
+    "m": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+    "w": 604_800_000_000,
+}
+
+
+@dataclass(frozen=True)
+class ColumnCauses:
+    """What can be said of all values of one column.
+
+    Args:
+        marked_us: when the shard was marked, us since the epoch; None if it was not.
+        stumbles: the migrator skips its series for a name.
+        unknown_database: no database that it could belong to is known or was dropped.
+        expired_before_us: values older than this (us since the epoch) are beyond the retention
+            of the space that takes the series; None where everything is kept.
+        dropped: its series or database was dropped.
+        space_dropped: a space of its database was dropped, and its shards with it.
+        has_id: the new storage knows the column.
+    """
+
+    marked_us: int | None
+    stumbles: bool
+    unknown_database: bool
+    expired_before_us: int | None
+    dropped: bool
+    space_dropped: bool
+    has_id: bool
+
+    def cause(self, time_us: int, *, covered: bool) -> str:
+        """Return why a missing value is not there.
+
+        Args:
+            time_us: its time, us since the epoch.
+            covered: its database has a new shard for that time.
+
+        Returns:
+            One of CAUSES; empty where it depends on whether anything of its column has arrived.
+        """
+        if self.marked_us is None:
+            return "not-migrated"
+        if time_us > self.marked_us:
+            return "future"
+        if self.stumbles:
+            return "name"
+        if self.unknown_database:
+            return "unknown-database"
+        if self.expired_before_us is not None and time_us < self.expired_before_us:
+            return "expired"
+        if self.dropped or (self.space_dropped and not covered):
+            return "dropped"
+        return "" if self.has_id else "not-migrated"
+
+
+def causes_of(
+    column: OldColumn, index: Index, catalogue: Catalogue, *, marked_us: int | None, now_us: int
+) -> ColumnCauses:
+    """Given a column, return what can be said of its missing values.
+
+    Args:
+        column: the column.
+        index: of its old shard.
+        catalogue: what the new storage knows.
+        marked_us: when the shard was marked, us since the epoch; None if it was not.
+        now_us: the present moment, us since the epoch.
+    """
+    name, dropped = column.name, catalogue.dropped
+    database_dropped = name.database in dropped.databases
+    return ColumnCauses(
+        marked_us=marked_us,
+        stumbles=index.stumbles(name),
+        unknown_database=not column.databases and not database_dropped,
+        expired_before_us=_expired_before(catalogue, name.database, name.series, now_us),
+        dropped=database_dropped or (name.database, name.series) in dropped.series,
+        space_dropped=any(database == name.database for database, _ in dropped.spaces),
+        has_id=bool(column.known),
+    )
+
+
+def _expired_before(
+    catalogue: Catalogue, database: str, series: str, now_us: int
+) -> int | None:
+    space = space_of(catalogue.spaces.get(database, ()), series)
+    kept = None if space is None else duration_us(space.retention)
+    return None if kept is None else now_us - kept
+
+
+def space_of(spaces: tuple[Space, ...], series: str) -> Space | None:
+    """Return the space that takes a series: the first whose regex finds itself in the name.
+
+    Args:
+        spaces: a database's, in the order in which the server asks them (newest first).
+        series: the name.
+    """
+    import re2  # Go's regexes are RE2
+
+    options = re2.Options()
+    options.log_errors = False  # it would write to stderr itself
+    for space in spaces:
+        body, _, flags = space.regex.removeprefix("/").rpartition("/")
+        options.case_sensitive = "i" not in flags
+        try:
+            if re2.compile(body, options).search(series):
+                return space
+        except (re2.error, UnicodeError):
+            continue  # 0.8.3 takes regexes that it can't use; such a space takes nothing
+    return None
+
+
+def duration_us(text: str) -> int | None:
+    """Return a space's duration in us, None for one that never ends or that nobody can read.
+
+    Example: '7d' -> 604800000000; 'inf' and '' -> None.
+    """
+    match = _DURATION.fullmatch(text)
+    return int(match[1]) * _UNITS_US[match[2]] if match else None

@@ -1,0 +1,161 @@
+"""The columns of an old shard: which names its index can mean, and which ids they have now.
+
+An index key is `database~series~column`, and each of the three may contain `~` itself
+(FORMATS.md, "db/shard_db/NNNNN"): every split that the catalogue knows is a candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from shardtool.influxdb.catalogue import Catalogue
+from shardtool.influxdb.engines import EngineError, Reader
+from shardtool.influxdb.keys import COLUMN_INDEX, SERIES_INDEX, new_column_id
+
+_BATCH = 4096
+# Splits of one index key that are tried. Names with more `~` than that are an attack; what they
+# name counts as missing, which keeps the shard.
+_MOST_SPLITS = 2000
+
+
+@dataclass(frozen=True)
+class Name:
+    """A column's full name; bytes that are no UTF-8 as surrogates."""
+
+    database: str
+    series: str
+    column: str
+
+    @property
+    def series_text(self) -> str:
+        """The series as the old index spells it."""
+        return f"{self.database}~{self.series}"
+
+
+@dataclass(frozen=True)
+class Known:
+    """A name that the catalogue has an id for, as the 8 bytes that begin new keys."""
+
+    name: Name
+    id: bytes
+
+
+@dataclass(frozen=True)
+class OldColumn:
+    """A column of an old shard.
+
+    Args:
+        name: the name to call it by; of several that its index key can mean the likeliest.
+        known: those of its possible names that have an id in the new storage.
+        databases: those of its possible databases that the catalogue knows.
+    """
+
+    name: Name
+    known: tuple[Known, ...]
+    databases: tuple[str, ...]
+
+
+class Index:
+    """The index of one old shard."""
+
+    def __init__(self, columns: dict[bytes, str], series: frozenset[str], catalogue: Catalogue):
+        """Take what read_index found.
+
+        Args:
+            columns: index text (`database~series~column`) by column id.
+            series: index texts (`database~series`) of the series.
+            catalogue: what the new storage knows.
+        """
+        self._columns = columns
+        self._series = series
+        self._catalogue = catalogue
+
+    def column(self, column_id: bytes) -> OldColumn:
+        """Return what is known of a column, by the 8 bytes that begin its keys.
+
+        A column that the index does not have is called by its id, and has no known name.
+        """
+        text = self._columns.get(column_id)
+        if text is None:
+            return OldColumn(Name("", "", f"#{column_id.hex()}"), (), ())
+        names = list(_splits(text))
+        ids = self._catalogue.ids
+        known = []
+        for name in names:
+            number = ids.get(name.database, {}).get(name.series, {}).get(name.column)
+            if number is not None:
+                known.append(Known(name, new_column_id(number)))
+        databases = {n.database: None for n in names if n.database in self._catalogue.databases}
+        return OldColumn(self._likeliest(names, known), tuple(known), tuple(databases))
+
+    def _likeliest(self, names: list[Name], known: list[Known]) -> Name:
+        def weight(name: Name) -> tuple[bool, bool, bool, int, int]:
+            return (
+                any(name == one.name for one in known),
+                name.database in self._catalogue.databases,
+                name.series_text in self._series,
+                # A `~` is likelier in a series' name than in a database's or a column's.
+                -name.database.count("~"),
+                -name.column.count("~"),
+            )
+
+        return max(names, key=weight)
+
+    def stumbles(self, name: Name) -> bool:
+        """Say whether 0.8's migrator skips the series because of a name (HAZARDS.md, 3 to 5)."""
+        awkward = "~" in name.database or not {"~", '"', "\\"}.isdisjoint(name.series)
+        return awkward or name.series_text in self._spoiled
+
+    @cached_property
+    def _spoiled(self) -> frozenset[str]:
+        """Series that have a column with `~` in its name, or seem to: the columns of `a~b` look
+        like columns `b~...` of a series `a`."""
+        spoiled = set()
+        for text in self._columns.values():
+            # All `~` but the last: up to there it may be a series, and a `~` follows later.
+            at = text.find("~")
+            last = text.rfind("~")
+            while (at := text.find("~", at + 1)) not in (-1, last):
+                if text[:at] in self._series:
+                    spoiled.add(text[:at])
+        return frozenset(spoiled)
+
+
+def read_index(reader: Reader, catalogue: Catalogue) -> Index:
+    """Read the index of an open old shard.
+
+    Raises:
+        EngineError: it can't be read.
+    """
+    columns: dict[bytes, str] = {}
+    series: set[str] = set()
+    stream = reader.pairs(COLUMN_INDEX)
+    while block := stream.take(_BATCH):
+        for key, value in block:
+            text = key[8:].decode("utf-8", errors="surrogateescape")
+            if key.startswith(COLUMN_INDEX):
+                if text.count("~") < 2:
+                    raise EngineError(
+                        f"{reader.path}: expected an index key database~series~column, "
+                        f"found {key[:64]!r}"
+                    )
+                columns[value.ljust(8, b"\0")] = text
+            elif key.startswith(SERIES_INDEX):
+                series.add(text)
+    return Index(columns, frozenset(series), catalogue)
+
+
+def _splits(text: str) -> Iterator[Name]:
+    """Yield each way to split an index text into database, series and column."""
+    parts = text.split("~")
+    count = 0
+    for first in range(1, len(parts) - 1):
+        for second in range(first + 1, len(parts)):
+            yield Name(
+                "~".join(parts[:first]), "~".join(parts[first:second]), "~".join(parts[second:])
+            )
+            count += 1
+            if count == _MOST_SPLITS:
+                return

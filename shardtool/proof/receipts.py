@@ -1,0 +1,213 @@
+"""Receipts: what a proof found, kept in db/.shardtool/proofs/NNNNN.json for as long as it holds.
+
+A receipt holds while the old shard and the new shards that it rests on are in the state in which
+they were read. Whatever is wrong with one (torn, foreign, another version's), it holds not: the
+shard is proven again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from shardtool.datadir.layout import Layout
+from shardtool.disk.durable import (
+    READ_DIRECTORY_ITSELF,
+    give_to_owner_of,
+    make_directories,
+    open_quietly,
+    opened,
+    opened_quietly,
+    write_all,
+)
+from shardtool.errors import ShardtoolError, reason_of
+from shardtool.influxdb.engines import EngineError
+from shardtool.proof.columns import Name
+from shardtool.proof.prove import Finding, Loss
+from shardtool.proof.state import state_of
+
+SCHEMA = "shardtool/receipt/1"
+_MOST_BYTES = 256 << 20  # of a receipt; one with a million columns of losses has some 200 MB
+# What other servers answered can't be looked at again: a receipt that rests on it holds a day.
+ANSWERS_HOLD = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a proof of an old shard found, and when.
+
+    Args:
+        shard: the old shard's name.
+        proven_at: when the proof ended.
+        finding: what it found.
+    """
+
+    shard: str
+    proven_at: datetime
+    finding: Finding
+
+
+def holds(receipt: Receipt, layout: Layout, now: datetime) -> bool:
+    """Say whether both sides are still as they were when the receipt's proof read them.
+
+    Args:
+        receipt: the receipt.
+        layout: the node that it is of.
+        now: the present moment.
+    """
+    return is_same_old_side(receipt, layout.old_shards / receipt.shard) and is_same_new_side(
+        receipt, layout, now
+    )
+
+
+def is_same_old_side(receipt: Receipt, shard: Path) -> bool:
+    """Say whether the old shard, which may lie in the trash by now, is as it was read."""
+    try:
+        return state_of(shard) == receipt.finding.old_state
+    except EngineError:
+        return False
+
+
+def is_same_new_side(receipt: Receipt, layout: Layout, now: datetime) -> bool:
+    """Say whether the new shards that hold what was found are as they were read."""
+    if receipt.finding.asked and not timedelta() <= now - receipt.proven_at < ANSWERS_HOLD:
+        return False
+    try:
+        return all(
+            state_of(layout.new_shards / name) == state
+            for name, state in receipt.finding.new_states.items()
+        )
+    except EngineError:
+        return False
+
+
+class Receipts:
+    """A node's receipts."""
+
+    def __init__(self, layout: Layout) -> None:
+        """Name the receipts of `layout`; nothing is read or created yet."""
+        self._layout = layout
+        self.directory: Path = layout.own / "proofs"
+
+    def names(self) -> frozenset[str]:
+        """Return the names of the shards that have a receipt, whether it holds or not."""
+        try:
+            with self._opened() as directory:
+                return frozenset(n[:-5] for n in os.listdir(directory) if n.endswith(".json"))
+        except OSError:
+            return frozenset()
+
+    def read(self, shard: str) -> Receipt | None:
+        """Return a shard's receipt, or None where there is none that can be read."""
+        try:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+            with (
+                self._opened() as directory,
+                opened_quietly(f"{shard}.json", flags, dir_fd=directory) as file,
+            ):
+                entry = os.fstat(file)
+                if not stat.S_ISREG(entry.st_mode) or entry.st_size > _MOST_BYTES:
+                    return None
+                with open(file, "rb", closefd=False) as content:
+                    receipt = _parsed(json.load(content))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return receipt if receipt is not None and receipt.shard == shard else None
+
+    def holding(self, shard: str) -> Receipt | None:
+        """Return a shard's receipt if there is one and it holds now."""
+        receipt = self.read(shard)
+        now = datetime.now(UTC)
+        return receipt if receipt is not None and holds(receipt, self._layout, now) else None
+
+    def write(self, receipt: Receipt) -> None:
+        """Write a receipt in the place of the shard's last one: whole, or not at all.
+
+        Raises:
+            ShardtoolError: it can't be written; the last one stands.
+        """
+        content = json.dumps(_document(receipt), ensure_ascii=True).encode("ascii") + b"\n"
+        name = f"{receipt.shard}.json"
+        new = f".{name}.{os.getpid()}"
+        try:
+            with _times_kept(self._layout.db):
+                make_directories(self.directory, like=self._layout.db)
+            with self._opened() as directory:
+                try:
+                    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+                    with opened(new, flags, dir_fd=directory) as file:
+                        write_all(file, content)
+                        os.fchmod(file, 0o644)
+                        os.fsync(file)
+                    os.rename(new, name, src_dir_fd=directory, dst_dir_fd=directory)
+                except BaseException:
+                    with contextlib.suppress(OSError):
+                        os.unlink(new, dir_fd=directory)
+                    raise
+                os.fsync(directory)
+            give_to_owner_of(self._layout.db, self.directory / name)
+        except OSError as error:
+            raise ShardtoolError(
+                f"{self.directory / name}: expected to write a receipt, "
+                f"found: {reason_of(error)}; without it the shard is proven again next time"
+            ) from None
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int]:
+        # db/.shardtool must be no link either: nothing is to be read or written elsewhere.
+        with opened_quietly(self.directory.parent, READ_DIRECTORY_ITSELF) as own:
+            directory = open_quietly(self.directory.name, READ_DIRECTORY_ITSELF, dir_fd=own)
+            try:
+                yield directory
+            finally:
+                os.close(directory)
+
+
+@contextlib.contextmanager
+def _times_kept(directory: Path) -> Iterator[None]:
+    """Set a directory's times back after something was made in it: verify changes none of them."""
+    before = directory.stat()
+    yield
+    after = directory.stat()
+    if after.st_mtime_ns != before.st_mtime_ns:
+        os.utime(directory, ns=(after.st_atime_ns, before.st_mtime_ns))
+
+
+def _document(receipt: Receipt) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "shard": receipt.shard,
+        "proven_at": receipt.proven_at.isoformat(),
+        **asdict(receipt.finding),
+    }
+
+
+def _parsed(document: Any) -> Receipt | None:
+    if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
+        return None
+    try:
+        shard, proven_at = document.pop("shard"), document.pop("proven_at")
+        losses = tuple(
+            Loss(Name(**loss.pop("name")), **{k: _known(v) for k, v in loss.items()})
+            for loss in document.pop("losses")
+        )
+        new_states = {str(name): str(state) for name, state in document.pop("new_states").items()}
+        finding = Finding(
+            losses=losses, new_states=new_states, **{k: _known(v) for k, v in document.items()}
+        )
+        return Receipt(str(shard), datetime.fromisoformat(proven_at).astimezone(UTC), finding)
+    except (TypeError, KeyError, AttributeError, ValueError, OverflowError):
+        return None
+
+
+def _known(value: Any) -> Any:
+    if not isinstance(value, int | str):
+        raise TypeError("a receipt's fields are numbers and texts")
+    return value

@@ -1,0 +1,58 @@
+"""The state of a shard's directory: a digest that changes when what it holds may have changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
+from shardtool.influxdb.engines import EngineError
+from shardtool.errors import reason_of
+
+# What changes while a shard holds the same: the engines' own diaries, and their locks.
+_DIARIES = re.compile(r"LOG|LOG\.old.*|LOCK|lock\.mdb")
+
+
+def state_of(shard: Path) -> str:
+    """Return the state of a shard's directory, old or new, as 64 hex digits.
+
+    Names, inodes, modes, sizes and times of all that can hold values or decide how they are
+    read, and which directory it is. Nobody can set a ctime, so a file that was changed and whose
+    mtime was set back has another state too.
+
+    Raises:
+        EngineError: the directory can't be looked at.
+    """
+    try:
+        with opened_quietly(shard, READ_DIRECTORY_ITSELF) as directory:
+            return state_in(directory)
+    except OSError as error:
+        raise EngineError(f"{shard}: can't be looked at: {reason_of(error)}") from None
+
+
+def state_in(directory: int) -> str:
+    """Return the state of the directory that a descriptor is open on; see state_of.
+
+    Raises:
+        OSError: it can't be looked at.
+    """
+    own = os.fstat(directory)
+    digest = hashlib.sha256(b"%d %d\0" % (own.st_dev, own.st_ino))
+    for name in sorted(os.listdir(directory)):
+        if _DIARIES.fullmatch(name):
+            continue
+        entry = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        digest.update(
+            b"%s\0%d %o %d %d %d\0"
+            % (
+                os.fsencode(name),
+                entry.st_ino,
+                entry.st_mode,
+                entry.st_size,
+                entry.st_mtime_ns,
+                entry.st_ctime_ns,
+            )
+        )
+    return digest.hexdigest()

@@ -1,0 +1,144 @@
+"""The new storage as a proof sees it: which new shards can hold a value, opened as needed."""
+
+from __future__ import annotations
+
+import contextlib
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from shardtool.influxdb.catalogue import Catalogue, ShardRange
+from shardtool.influxdb.engines import EngineBusyError, EngineError, open_shard
+from shardtool.influxdb.keys import ID_BYTES, time_bytes
+from shardtool.proof.compare import Cursor, Piece
+from shardtool.proof.state import state_of
+
+_TIME = slice(ID_BYTES, 2 * ID_BYTES)  # of a key
+# New shards open at a time. A year's worth for one old shard with very old or future values.
+_MOST_OPEN = 48
+
+
+@dataclass(frozen=True)
+class LocalShard:
+    """A new shard on this node's disk.
+
+    Args:
+        path: its directory.
+        engine: what its type file names.
+        error: why it can't be read at all; empty where it can.
+        in_use: another process has it open and its engine can't be read beside one (lmdb).
+    """
+
+    path: Path
+    engine: str
+    error: str = ""
+    in_use: bool = False
+
+
+@dataclass(frozen=True)
+class Cover:
+    """The new shards that can hold one piece: each covers all of its times.
+
+    Args:
+        shards: names of those on this node's disk.
+        elsewhere: some are on other servers only.
+    """
+
+    shards: tuple[str, ...] = ()
+    elsewhere: bool = False
+
+    @property
+    def is_any(self) -> bool:
+        return bool(self.shards) or self.elsewhere
+
+
+class NewStorage:
+    """Every new shard that the catalogue knows; a context manager, which closes what it opened.
+
+    A directory in shard_db_v2 that the catalogue does not know is no storage: 0.8 answers no
+    query from it (FORMATS.md, "Phantom shards"), and what a drop left of one is rubbish.
+    """
+
+    def __init__(self, catalogue: Catalogue, local: Mapping[str, LocalShard], scratch: Path):
+        """Prepare to read; nothing is opened yet.
+
+        Args:
+            catalogue: says which shards there are.
+            local: those on this node's disk, by name.
+            scratch: a directory for links.
+        """
+        self._catalogue = catalogue
+        self._local = local
+        self._scratch = scratch
+        self._open: OrderedDict[str, tuple[contextlib.ExitStack, Cursor]] = OrderedDict()
+        self._covers: dict[str, tuple[list[bytes], list[Cover]]] = {}
+        self.states: dict[str, str] = {}
+        """The state that each shard had before its first pair was read, by name."""
+
+    def __enter__(self) -> NewStorage:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for stack, _ in self._open.values():
+            stack.close()
+        self._open.clear()
+
+    def parts(self, database: str, piece: Piece) -> Iterator[tuple[Piece, Cover]]:
+        """Cut a piece where new shards of `database` begin and end; yield each part's cover."""
+        bounds, covers = self._covers_of(database)
+        start, end = 0, len(piece.keys)
+        while start < end:
+            at = bisect_right(bounds, piece.keys[start][_TIME])
+            if at == len(bounds) or piece.keys[-1][_TIME] < bounds[at]:
+                stop = end
+            else:
+                stop = bisect_left(piece.keys, bounds[at], start, key=lambda key: key[_TIME])
+            yield piece.part(start, stop), covers[at]
+            start = stop
+
+    def _covers_of(self, database: str) -> tuple[list[bytes], list[Cover]]:
+        """Return times at which the cover changes, and the covers: before the first of them,
+        between them, and from the last one on."""
+        if database not in self._covers:
+            ranges = [shard for shard in self._catalogue.shards if shard.database == database]
+            times = sorted({time for r in ranges for time in (r.start_us, r.end_us)})
+            covers = [Cover()]
+            covers += [self._cover([r for r in ranges if r.start_us <= t < r.end_us]) for t in times]
+            self._covers[database] = [time_bytes(time) for time in times], covers
+        return self._covers[database]
+
+    def _cover(self, ranges: list[ShardRange]) -> Cover:
+        # A directory of a shard that raft has given to other servers is not asked by anybody.
+        own = self._catalogue.own_server
+        ours = [shard for shard in ranges if own is None or own in shard.servers]
+        names = [f"{shard.id:05d}" for shard in ours]
+        return Cover(tuple(n for n in names if n in self._local), len(ours) < len(ranges))
+
+    def cursor(self, name: str) -> Cursor:
+        """Return the cursor of a local new shard, opening it where it is not.
+
+        Raises:
+            EngineError: it can't be read.
+        """
+        found = self._open.get(name)
+        if found is not None:
+            self._open.move_to_end(name)
+            return found[1]
+        if len(self._open) >= _MOST_OPEN:
+            self._open.popitem(last=False)[1][0].close()
+        shard = self._local[name]
+        if shard.error:
+            raise EngineError(f"{shard.path}: can't be read: {shard.error}")
+        if shard.in_use:
+            raise EngineBusyError(
+                f"{shard.path}: an lmdb can't be read while a server has it open; stop it first"
+            )
+        if name not in self.states:
+            self.states[name] = state_of(shard.path)
+        with contextlib.ExitStack() as stack:
+            reader = stack.enter_context(open_shard(shard.path, shard.engine, self._scratch))
+            cursor = Cursor(reader)
+            self._open[name] = stack.pop_all(), cursor
+        return cursor
