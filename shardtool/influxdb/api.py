@@ -49,8 +49,8 @@ _SMALLEST_WINDOW_BYTES = 256 << 20
 """The longest answer for a single microsecond, which can't be cut."""
 _TEXT_BYTES = 64 << 10
 _FIRST_WINDOW_US = 86_400_000_000
-_URL_CHARACTERS = 500_000
-"""Go's net/http takes headers of 1 MB, the request line included (DefaultMaxHeaderBytes)."""
+_URL_CHARACTERS = 65_000
+"""httpx sends URLs of up to 65,536 characters (Go's net/http would take 1 MB)."""
 
 _VERSION = re.compile(r"InfluxDB v(\S+)")
 # 400 texts that mean: nothing there. 0.8.3 says the first also where no shard covers the time
@@ -309,10 +309,8 @@ class Api:
         # time_precision=u: times in microseconds; chunked: a document per batch of points, one
         # after another (ChunkWriter in api/http/api.go), so the server doesn't collect them all.
         parameters = f"time_precision=u&chunked=true&q={quote(query, safe='')}"
-        if len(path) + len(parameters) > _URL_CHARACTERS:
-            raise CannotAskError(
-                f"{self.url}{path}: a name is too long for a URL: no query asks for it"
-            )
+        if len(self.url) + len(path) + len(parameters) > _URL_CHARACTERS:
+            raise CannotAskError(f"{self.url}: a name is too long for a URL: no query asks for it")
         answer = self._get(path, parameters, limit=limit)
         if answer.status == 200:
             if answer.body is None and limit == _SMALLEST_WINDOW_BYTES:
@@ -424,9 +422,11 @@ class Api:
 
 
 def _spellings(user: str, password: str) -> tuple[str, ...]:
-    """Return how a password may come back from a server: plain, quoted, and as it was sent."""
+    """Return how a password may come back from a server: as it was sent, plain, and escaped."""
     sent = b64encode(f"{user}:{password}".encode()).decode()
-    return (sent, password, quote(password, safe="")) if password else (sent,)
+    if not password:
+        return (sent,)
+    return sent, password, quote(password, safe=""), json.dumps(password)[1:-1]
 
 
 def _read(response: httpx.Response, limit: int) -> bytes | None:
@@ -476,7 +476,7 @@ def _documents(body: bytes) -> Iterator[Any]:
         try:
             document, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
-            raise _BrokenAnswerError(repr(text[at : at + 100])) from None
+            raise _BrokenAnswerError(f"'{text[at : at + 500]}'") from None
         # Without chunked=true, and from a server that doesn't know it: all of them in an array.
         yield from document if isinstance(document, list) else (document,)
 
@@ -497,7 +497,7 @@ def _points_in(
         if name != series or not points:
             return
         if columns[:2] != ["time", "sequence_number"]:
-            raise _BrokenAnswerError(f"the columns {columns!a}")
+            raise _BrokenAnswerError("columns that don't begin with time and sequence_number")
         if column not in columns[2:]:
             return
         place = columns.index(column, 2)
@@ -506,11 +506,11 @@ def _points_in(
             if value is None:
                 continue
             if type(time_us) is not int or type(sequence) is not int or not _is_value(value):
-                raise _BrokenAnswerError(f"the point {point!a}")
+                raise _BrokenAnswerError("a point that is not time, sequence_number and values")
             if start_us <= time_us < end_us:
                 yield Point(time_us, sequence, value)
     except (TypeError, KeyError, IndexError, AttributeError):
-        raise _BrokenAnswerError(f"{document!a}"[:200]) from None
+        raise _BrokenAnswerError("a series without name, columns and points") from None
 
 
 def _is_value(value: object) -> bool:
