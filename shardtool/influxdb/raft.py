@@ -30,9 +30,9 @@ MAX_NAME = 4096
 _MAX_ENTRY = 64 << 20
 _HEAD_SIZE = 9
 _HEAD = re.compile(rb" {0,7}[0-9a-f]{1,8}\n")
-# How the next entry begins. A command's JSON has no newline but its last byte, so inside of one
-# entry this can't occur.
-_NEXT = re.compile(rb"\n {0,7}[0-9a-f]{1,8}\n\x08")
+# How an entry begins. A command's JSON has no newline but its last byte, so inside of one entry
+# this can't occur.
+_NEXT = re.compile(rb"[ 0-9a-f]{7}[0-9a-f]\n\x08")
 _CHUNK = 1 << 20
 _SNAPSHOT_NAME = re.compile(r"(\d{1,20})_(\d{1,20})\.ss")
 _REPAIR = "restore raft from a snapshot (shardtool restore), or ask a running 0.8 over HTTP"
@@ -159,14 +159,13 @@ def _entry(body: bytes, offset: int) -> Entry:
 
 def _require_torn(file: BinaryIO, offset: int, length: int) -> None:
     """Raise LogError where whole entries follow one that claims to end after the file."""
-    kept = b"\n"
+    kept = b""
     while chunk := file.read(_CHUNK):
-        # The first bytes after the head may be the head of another: its length is wrong, then.
         if _NEXT.search(kept + chunk):
             raise LogError(
                 offset, f"expected an entry, found one of {length} bytes with others in it"
             )
-        kept = chunk[-2 * _HEAD_SIZE :]
+        kept = chunk[-_HEAD_SIZE:]
 
 
 def _zeros_until_end(file: BinaryIO) -> bool:
