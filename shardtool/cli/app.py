@@ -27,6 +27,8 @@ COMMANDS = {
     "snapshots": "list snapshots, or read them again and verify them",
     "restore": "put a snapshot's raft and wal back, or elsewhere",
     "forget": "remove old snapshots, never the last verified one",
+    "verify": "prove value by value that old shards are in the new storage",
+    "accept": "say that a shard may go although it loses values",
     "prune": "delete old shards that the new storage has",
     "history": "what was done, when, on what evidence",
 }

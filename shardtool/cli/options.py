@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Iterable
 from decimal import Decimal
 
 from shardtool.cli.output import Output, plural, size
-from shardtool.errors import UsageError
+from shardtool.datadir.layout import Layout
+from shardtool.errors import ShardtoolError, UsageError
 
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,9})?)\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
 _PART = re.compile(r"(\d{1,30})([wdhms])", re.ASCII)
@@ -56,6 +58,41 @@ def add_yes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--yes", action="store_true", help="don't ask; needed where there is no terminal"
     )
+
+
+def add_shards(parser: argparse.ArgumentParser) -> None:
+    """Add the names of old shards, none of which stands for all."""
+    parser.add_argument(
+        "shards", nargs="*", metavar="SHARD", help="numbers of old shards (default: all)"
+    )
+
+
+def named_shards(
+    shards: Iterable[str], present: Iterable[str], layout: Layout
+) -> frozenset[str] | None:
+    """Return the names of the shards that the operator named; 7 stands for 00007.
+
+    Args:
+        shards: words of the command line.
+        present: the names that there are.
+        layout: the node, for the message.
+
+    Returns:
+        The names; None where none was given, which means all.
+
+    Raises:
+        ShardtoolError: one of them is not there.
+    """
+    there, named = frozenset(present), set()
+    for text in shards:
+        name = text.zfill(5) if text.isascii() and text.isdigit() else text
+        if name not in there:
+            raise ShardtoolError(
+                f"{layout.old_shards / name}: expected an old shard of that number, "
+                "found none; see shardtool status"
+            )
+        named.add(name)
+    return frozenset(named) if named else None
 
 
 def confirmed(out: Output, question: str, *, yes: bool) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-_STYLES = {"bad": "31", "wait": "33", "bold": "1"}
+_STYLES = {"bad": "31", "good": "32", "wait": "33", "bold": "1"}
 
 
 def safe(text: str) -> str:
@@ -125,6 +125,14 @@ class Output:
     def styled(self, text: str, style: str) -> str:
         """Return `text` in a style of _STYLES where the terminal shows colors."""
         return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if self.colors and style else text
+
+    def with_verdict(self, line: str, name: str, verdict: str, style: str) -> str:
+        """Return a table's line that begins with `name` with its verdict in a style.
+
+        The name comes first and may be any word: only what follows it is the verdict.
+        """
+        at = line.index(verdict, len(name))
+        return line[:at] + self.styled(verdict, style) + line[at + len(verdict) :]
 
     def table(
         self, header: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = ""

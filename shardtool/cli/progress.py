@@ -36,6 +36,7 @@ class Progress:
         self._total = total
         self._unit = unit
         self._done = 0
+        self._note = ""
         self._wanted = sys.stderr.isatty() and not out.quiet
         self._due = time.monotonic() + _QUIET_SECONDS
         self._bar: Bar | None = None
@@ -53,16 +54,18 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def advance(self, count: int) -> None:
-        """Count `count` more units."""
+    def advance(self, count: int, note: str = "") -> None:
+        """Count `count` more units; `note` is shown beside them."""
         self._done += count
+        self._note = note
         if not self._wanted or time.monotonic() < self._due:
             return
         self._due = time.monotonic() + _REDRAW_SECONDS
         if self._bar is None:
             self._start()
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=min(self._done, self._total), refresh=True)
+            done = min(self._done, self._total)
+            self._bar.update(self._task, completed=done, note=self._note, refresh=True)
 
     def _start(self) -> None:
         # rich takes longer to import than most commands take to run.
@@ -85,10 +88,11 @@ class Progress:
             BarColumn(),
             amount,
             TextColumn("" if self._unit == "bytes" else self._unit),
+            TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
             auto_refresh=False,
         )
         self._bar.start()
-        self._task = self._bar.add_task(self._doing, total=self._total)
+        self._task = self._bar.add_task(self._doing, total=self._total, note=self._note)

@@ -9,32 +9,47 @@ from collections.abc import Iterator
 from typing import Any
 
 from shardtool.cli import exits
-from shardtool.cli.options import add_yes, amount, bytes_of, confirmed, seconds_of
+from shardtool.cli.options import (
+    add_shards,
+    add_yes,
+    amount,
+    bytes_of,
+    confirmed,
+    named_shards,
+    seconds_of,
+)
 from shardtool.cli.output import Output, iso, moment, plural, safe, short, size, unseen
 from shardtool.cli.progress import Progress
-from shardtool.datadir.inventory import Inventory, take_inventory
+from shardtool.cli.proving import add_api, prove_into
+from shardtool.datadir.inventory import OldShard, take_inventory
 from shardtool.datadir.layout import Layout, find_layout
-from shardtool.datadir.verdict import Reason, judge_all
+from shardtool.datadir.verdict import Judged, Reason, judge_all
 from shardtool.disk.locks import exclusive
-from shardtool.errors import InterruptedByUserError, ShardtoolError
+from shardtool.errors import InterruptedByUserError
 from shardtool.journal import History, Journal
+from shardtool.proof.evidence import held, still_proven
 from shardtool.prune.execute import Outcome, execute
 from shardtool.prune.plan import Plan, make_plan
-from shardtool.prune.policy import Policy
+from shardtool.prune.policy import BY_WISH, Policy, decide
 from shardtool.prune.trash import Leftover, leftovers, trash_of
 
 DESCRIPTION = """\
-Deletes old shards on evidence and keeps the others, saying why. The marker that
-0.8 writes is not evidence: half of the marked shards of real directories held
-values that exist nowhere else. A shard leaves by one rename into
+Deletes the old shards whose every value is in the new storage, and keeps the
+others, saying why. What no receipt of verify proves is proven first. The marker
+that 0.8 writes is not evidence: half of the marked shards of real directories
+held values that exist nowhere else. A shard leaves by one rename into
 db/.shardtool/trash, written to the journal before and after; a kill at any
 moment loses nothing, and the next prune finishes what one left behind."""
 
 EPILOG = """\
 examples:
-  shardtool prune --dry-run                 what would go, what stays, and why
-  shardtool prune --trust marker --dry-run  the same by the vendor's own rule
-  shardtool prune --trust marker --older-than 7d --yes 00012 00013
+  shardtool prune --dry-run            what would go, what stays, and why
+  shardtool prune --older-than 7d --yes          from cron, say
+  shardtool prune --no-verify --yes 12 13        on receipts of verify alone
+  shardtool prune --trust marker --dry-run       by the vendor's own rule
+
+evidence: proof (every value found), accepted (see shardtool accept), marker
+(with --trust marker; a shard that is known to lose values stays all the same).
 
 Exit code 3 if a marked, suspect or unreadable shard was kept for more than
 --older-than or --until-free, if --until-free was not reached, or if the trash
@@ -44,9 +59,7 @@ holds what the journal does not know; 1 if a deletion failed or was declined;
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only this command takes."""
-    parser.add_argument(
-        "shards", nargs="*", metavar="SHARD", help="numbers of old shards (default: all)"
-    )
+    add_shards(parser)
     parser.add_argument("--dry-run", "-n", action="store_true", help="print the plan, do nothing")
     add_yes(parser)
     parser.add_argument(
@@ -67,6 +80,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="oldest marker first, until the file system has SIZE free, such as 100G",
     )
+    parser.add_argument(
+        "--no-verify",
+        action="store_true",
+        help="read no shard now: what has no receipt that holds stays",
+    )
+    add_api(parser)
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
@@ -107,9 +126,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 def _plan(args: argparse.Namespace, layout: Layout, out: Output) -> Plan:
     history = Journal(layout).read()
-    left = leftovers(trash_of(layout), history)
+    left = leftovers(trash_of(layout), history, still_proven(layout))
     inventory = take_inventory(layout, fingerprints=True)
-    only = _named(args.shards, inventory, layout, _gone(history, left))
+    present = {shard.name for shard in inventory.old or ()}
+    only = named_shards(args.shards, present | _gone(history, left), layout)
     if inventory.holders.unseen and not out.quiet:
         out.line(unseen(inventory.holders.unseen))
     policy = Policy(
@@ -118,38 +138,36 @@ def _plan(args: argparse.Namespace, layout: Layout, out: Output) -> Plan:
         until_free=args.until_free,
         only=only,
     )
+    now = time.time_ns()
+    proofs = held(layout, present if only is None else only, history)
+    if not (args.no_verify or policy.trust_marker):
+        known = judge_all(inventory, proofs.evidence)
+        prove_into(proofs, _unproven(known, policy, now), args, layout, inventory, out)
     return make_plan(
-        judge_all(inventory),
+        judge_all(inventory, proofs.evidence),
         policy,
         left,
+        proofs.receipts,
         free_bytes=inventory.file_system.free_bytes,
-        now_ns=time.time_ns(),
+        now_ns=now,
     )
+
+
+def _unproven(known: tuple[Judged, ...], policy: Policy, now_ns: int) -> list[OldShard]:
+    """Return the shards whose proof would decide whether they may go."""
+    return [
+        judged.shard
+        for judged in known
+        if (policy.only is None or judged.shard.name in policy.only)
+        and judged.is_marked
+        and not any(r.word in BY_WISH for r in decide(judged, policy, now_ns).reasons)
+    ]
 
 
 def _gone(history: History, left: tuple[Leftover, ...]) -> set[str]:
     """Return the shards that an earlier prune took out: a script may name them again."""
     ended = {str(r.get("shard")) for r in history.records if r["event"] in ("deleted", "finished")}
     return ended | {item.shard for item in left if item.shard}
-
-
-def _named(
-    shards: list[str], inventory: Inventory, layout: Layout, gone: set[str]
-) -> frozenset[str] | None:
-    """Return the names of the shards that the operator named; 7 stands for 00007."""
-    if not shards:
-        return None
-    present = {shard.name for shard in inventory.old or ()}
-    named = set()
-    for text in shards:
-        name = text.zfill(5) if text.isascii() and text.isdigit() else text
-        if name not in present | gone:
-            raise ShardtoolError(
-                f"{layout.old_shards / name}: expected an old shard of that number, "
-                "found none; see shardtool status"
-            )
-        named.add(name)
-    return frozenset(named)
 
 
 def _code(plan: Plan, outcome: Outcome | None = None) -> int:
@@ -201,9 +219,16 @@ def _show_plan(plan: Plan, out: Output) -> None:
         _show_kept(kept, out)
     if plan.falls_short:
         out.line(f"that does not reach {size(plan.policy.until_free or 0)} of free space")
-    if any(r.word == "not-proven" for k in plan.keep for r in k.reasons):
-        out.line("not-proven: nothing has looked for their values in the new storage yet.")
-        out.line("A marker is no proof; --trust marker deletes by it, as the guide does.")
+    why = {reason.word for kept in plan.keep for reason in kept.reasons}
+    if "not-proven" in why:
+        out.line("not-proven: nothing has looked for their values in the new storage yet;")
+        out.line("without --no-verify, prune does. --trust marker deletes without looking.")
+    if why & {"values-missing", "values-different"} and any(
+        kept.judged.shard.marker.present for kept in plan.keep
+    ):
+        out.line("Deleting a shard with values missing would lose them for good: the new storage")
+        out.line("does not have them. shardtool verify says which they are, and why; if they may")
+        out.line("go, shardtool accept lets prune take the shard.")
 
 
 def _show_kept(kept: list[tuple[str, str, tuple[Reason, ...]]], out: Output) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 import textwrap
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from shardtool.cli.options import interval_of
 from shardtool.cli.output import Output, iso, moment, plural, safe, short, size, table_lines, unseen
 from shardtool.datadir.inventory import Inventory, take_inventory
 from shardtool.datadir.layout import Layout, find_layout
-from shardtool.datadir.verdict import Judged, judge_all, reclaimable_together
+from shardtool.datadir.verdict import Evidence, Judged, judge_all, reclaimable_together
 from shardtool.errors import ShardtoolError, UsageError, reason_of
 from shardtool.journal import History, Journal
 from shardtool.prune.trash import Leftover, leftovers, trash_of
@@ -29,7 +30,9 @@ Changes nothing and takes no lock, so it can run beside a server at any time."""
 EPILOG = """\
 verdicts of old shards:
   unmigrated  no marker: the migration has not been here
-  marked      a sound marker, and nothing proven by it
+  marked      a sound marker, and nothing proven by it: see verify
+  proven      every value was found in the new storage (verify)
+  incomplete  values are missing there or different (verify)
   suspect     structure or marker is wrong; the line below says how
   busy        another process has it open
   unreadable  it can't be looked at; the line below says why
@@ -41,7 +44,14 @@ holds what the journal does not know."""
 
 _NAME = 10  # columns of a name in the table, so that 80 are enough
 # A marked shard is not green: a marker proves nothing.
-_STYLES = {"marked": "wait", "suspect": "bad", "unreadable": "bad", "busy": "wait"}
+_STYLES = {
+    "marked": "wait",
+    "proven": "good",
+    "incomplete": "bad",
+    "suspect": "bad",
+    "unreadable": "bad",
+    "busy": "wait",
+}
 
 
 @dataclass(frozen=True)
@@ -59,9 +69,9 @@ class _Report:
     def shards(self) -> tuple[Judged, ...]:
         return tuple(j for j in self.old if j.is_shard)
 
-    @property
-    def marked(self) -> tuple[Judged, ...]:
-        return tuple(j for j in self.old if j.verdict == "marked")
+    def of(self, *verdicts: str) -> tuple[Judged, ...]:
+        """Return the entries of shard_db with one of these verdicts."""
+        return tuple(j for j in self.old if j.verdict in verdicts)
 
     @property
     def wrong(self) -> tuple[Judged, ...]:
@@ -108,8 +118,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 def _look(layout: Layout) -> _Report:
     inventory = take_inventory(layout)
-    old = judge_all(inventory)
     history, left, problems = _own_state(layout)
+    old = judge_all(inventory, _evidence(layout, inventory, history))
     stage = find_stage(
         old,
         has_new=inventory.new is not None,
@@ -119,6 +129,15 @@ def _look(layout: Layout) -> _Report:
         is_half_restored=os.path.lexists(layout.pending_restore),
     )
     return _Report(layout, inventory, old, left, stage, problems)
+
+
+def _evidence(layout: Layout, inventory: Inventory, history: History) -> Mapping[str, Evidence]:
+    """Return what the receipts that hold say; most directories have none to read."""
+    if not os.path.lexists(layout.own / "proofs"):
+        return {}
+    from shardtool.proof.evidence import held
+
+    return held(layout, (shard.name for shard in inventory.old or ()), history).evidence
 
 
 def _own_state(layout: Layout) -> tuple[History, tuple[Leftover, ...], tuple[str, ...]]:
@@ -133,12 +152,22 @@ def _own_state(layout: Layout) -> tuple[History, tuple[Leftover, ...], tuple[str
         problems.append(str(error))
     left: tuple[Leftover, ...] = ()
     try:
-        left = leftovers(trash_of(layout), history)
+        left = leftovers(trash_of(layout), history, _still_proven(layout))
     except ShardtoolError as error:
         problems.append(str(error))
     except OSError as error:
         problems.append(f"{trash_of(layout)}: can't be read: {reason_of(error)}")
     return history, left, tuple(problems)
+
+
+def _still_proven(layout: Layout) -> Callable[[Mapping[str, Any]], bool]:
+    def says(intent: Mapping[str, Any]) -> bool:
+        # Imported only where there is something in the trash.
+        from shardtool.proof.evidence import still_proven
+
+        return still_proven(layout)(intent)
+
+    return says
 
 
 def _has_snapshot(layout: Layout) -> bool:
@@ -150,7 +179,10 @@ def _has_snapshot(layout: Layout) -> bool:
 
 def _totals(report: _Report) -> str:
     allocated = sum(j.shard.tree.allocated_bytes for j in report.shards)
-    parts = [plural(len(report.shards), "old shard"), f"{len(report.marked)} marked"]
+    parts = [plural(len(report.shards), "old shard"), f"{len(report.of('marked'))} marked"]
+    for verdict in ("proven", "incomplete"):
+        if report.of(verdict):
+            parts.append(f"{len(report.of(verdict))} {verdict}")
     if report.wrong:
         parts.append(f"{len(report.wrong)} suspect or unreadable")
     parts += [f"{size(allocated)} on disk", f"{size(_reclaimable(report))} reclaimable"]
@@ -158,7 +190,7 @@ def _totals(report: _Report) -> str:
 
 
 def _reclaimable(report: _Report) -> int:
-    return reclaimable_together(report.marked)
+    return reclaimable_together(report.of("marked", "proven"))
 
 
 def _lines(report: _Report, out: Output) -> list[str]:
@@ -198,12 +230,9 @@ def _old_table(old: tuple[Judged, ...], out: Output) -> list[str]:
     table = table_lines(header, [_row(j, out.width) for j in old], right="llrrrrll")
     lines = [out.styled(table[0], "bold")]
     for judged, line in zip(old, table[1:], strict=True):
-        verdict = judged.verdict
-        # The name comes first and may be any word: only what follows it is the verdict.
-        name = judged.shard.name
-        at = line.index(verdict, len(short(name, _NAME)))
-        styled = out.styled(verdict, _STYLES.get(verdict, ""))
-        lines.append(line[:at] + styled + line[at + len(verdict) :])
+        name, verdict = judged.shard.name, judged.verdict
+        style = _STYLES.get(verdict, "")
+        lines.append(out.with_verdict(line, short(name, _NAME), verdict, style))
         if len(safe(name)) > _NAME:
             lines.append(f"  name: {safe(name)}")
         lines += [
@@ -262,8 +291,9 @@ def _document(report: _Report) -> dict[str, Any]:
         ],
         "totals": {
             "old_shards": len(report.shards),
-            "marked": len(report.marked),
-            "proven": 0,
+            "marked": len(report.of("marked")),
+            "proven": len(report.of("proven")),
+            "incomplete": len(report.of("incomplete")),
             "old_allocated_bytes": sum(j.shard.tree.allocated_bytes for j in report.shards),
             "reclaimable_bytes": _reclaimable(report),
         },

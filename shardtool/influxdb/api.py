@@ -398,7 +398,8 @@ class Api:
         )
 
     def _unexpected(self, path: str, answer: _Answer, wanted: str) -> ShardtoolError:
-        found = self._found(answer) if answer.body is not None else "more bytes than can be"
+        too_long = f"more than {_CONFIGURATION_BYTES} bytes"
+        found = self._found(answer) if answer.body is not None else too_long
         return ShardtoolError(
             f"{self.url}{path}: expected {wanted}, found {found}: see the server's log"
         )

@@ -83,15 +83,15 @@ def open_shard(shard: Path, engine: str, scratch: Path) -> Iterator[Reader]:
     with contextlib.ExitStack() as stack:
         try:
             directory = stack.enter_context(opened_quietly(shard, READ_DIRECTORY_ITSELF))
-            links = Path(
-                stack.enter_context(tempfile.TemporaryDirectory(prefix="s", dir=scratch))
-            )
+            links = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="s", dir=scratch)))
             # Through the descriptor: what is read is this directory, wherever it is moved to.
             _link(directory, links, _LMDB_FILE.__eq__ if engine == "lmdb" else _FILES.fullmatch)
         except OSError as error:
             raise EngineError(f"{shard}: can't be read: {reason_of(error)}") from None
-        opening = _Lmdb.opened if engine == "lmdb" else _Rocks.opened
-        yield stack.enter_context(opening(shard, links))
+        if engine == "lmdb":
+            yield stack.enter_context(_Lmdb.opened(shard, links))
+        else:
+            yield stack.enter_context(_Rocks.opened(shard, links))
 
 
 def _link(directory: int, links: Path, wanted: Callable[[str], Any]) -> None:

@@ -35,11 +35,11 @@ class ApiAsker:
             )
             for time_us, sequence, value in points:
                 suffix = places.get((time_us, sequence))
-                if suffix is not None and suffix in wanted.missing:
-                    if _is_stored(value, wanted.missing[suffix]):
-                        del wanted.missing[suffix]
-                        wanted.different.pop(suffix, None)
-                        struck += 1
+                stored = wanted.missing.get(suffix) if suffix is not None else None
+                if suffix is not None and stored is not None and _is_stored(value, stored):
+                    del wanted.missing[suffix]
+                    wanted.different.pop(suffix, None)
+                    struck += 1
         except CannotAskError:
             return struck  # what can't be asked for stays missing
         return struck

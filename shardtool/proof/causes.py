@@ -95,9 +95,7 @@ def causes_of(
     )
 
 
-def _expired_before(
-    catalogue: Catalogue, database: str, series: str, now_us: int
-) -> int | None:
+def _expired_before(catalogue: Catalogue, database: str, series: str, now_us: int) -> int | None:
     space = space_of(catalogue.spaces.get(database, ()), series)
     kept = None if space is None else duration_us(space.retention)
     return None if kept is None else now_us - kept

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from shardtool.influxdb.keys import time_and_sequence
 from shardtool.influxdb.messages import MessageError, parse, value_of
@@ -30,8 +30,8 @@ class Listing:
         self._lines = self._file()
         self._open_column = self._file()
 
-    def _file(self) -> IO[bytes]:
-        return tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=self._scratch)
+    def _file(self) -> tempfile.SpooledTemporaryFile[bytes]:
+        return tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(self._scratch))
 
     def add(self, lost: Lost) -> None:
         """Add a value; one without a cause waits for the end of its column."""

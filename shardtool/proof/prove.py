@@ -10,7 +10,7 @@ from typing import Protocol
 
 from shardtool.influxdb.catalogue import Catalogue
 from shardtool.influxdb.engines import Reader, open_shard
-from shardtool.influxdb.keys import ID_BYTES, time_of
+from shardtool.influxdb.keys import time_of
 from shardtool.proof.causes import CAUSES, ColumnCauses, causes_of
 from shardtool.proof.columns import Index, Name, OldColumn, read_index
 from shardtool.proof.compare import Digest, Piece, Suffix, Wanted, look, pieces, suffixes
@@ -366,4 +366,3 @@ class _Work:
             old_state=self._question.old_state,
             new_states={name: self._storage.states[name] for name in sorted(self._used)},
         )
-

@@ -240,9 +240,7 @@ def _attempts(
     return Outcome(shard.name, None, "changing", str(failure))
 
 
-def _has_changed(
-    question: Question, storage: NewStorage, local: Mapping[str, LocalShard]
-) -> bool:
+def _has_changed(question: Question, storage: NewStorage, local: Mapping[str, LocalShard]) -> bool:
     """Say whether anything that was being read is in another state than before."""
     try:
         return state_of(question.shard) != question.old_state or any(

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 
 from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
-from shardtool.influxdb.engines import EngineError
 from shardtool.errors import reason_of
+from shardtool.influxdb.engines import EngineError
 
 # What changes while a shard holds the same: the engines' own diaries, and their locks.
 _DIARIES = re.compile(r"LOG|LOG\.old.*|LOCK|lock\.mdb")

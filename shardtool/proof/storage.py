@@ -105,7 +105,9 @@ class NewStorage:
             ranges = [shard for shard in self._catalogue.shards if shard.database == database]
             times = sorted({time for r in ranges for time in (r.start_us, r.end_us)})
             covers = [Cover()]
-            covers += [self._cover([r for r in ranges if r.start_us <= t < r.end_us]) for t in times]
+            covers += [
+                self._cover([r for r in ranges if r.start_us <= t < r.end_us]) for t in times
+            ]
             self._covers[database] = [time_bytes(time) for time in times], covers
         return self._covers[database]
 

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,6 +26,7 @@ from shardtool.disk.remove import Removal, remove_tree
 from shardtool.disk.tree import measure
 from shardtool.errors import ShardtoolError, reason_of
 from shardtool.journal import Journal
+from shardtool.proof.receipts import is_same_new_side
 from shardtool.prune.plan import Deletion, Plan
 from shardtool.prune.policy import decide
 from shardtool.prune.trash import Leftover, open_trash, trash_name, trash_of
@@ -252,6 +254,22 @@ def _intent(deletion: Deletion, site: _Site) -> dict[str, object]:
         "changes": tree.changes,
         "files": tree.files,
         "reclaimable_bytes": tree.reclaimable_bytes,
+        **_proof(deletion),
+    }
+
+
+def _proof(deletion: Deletion) -> dict[str, object]:
+    """Return what the journal keeps of a shard's proof, for ever."""
+    if deletion.receipt is None:
+        return {}
+    finding = deletion.receipt.finding
+    return {
+        "proven_at": deletion.receipt.proven_at.isoformat().replace("+00:00", "Z"),
+        "values": finding.values,
+        "missing": finding.missing,
+        "different": finding.different,
+        "asked": finding.asked,
+        "digest": finding.digest,
     }
 
 
@@ -260,13 +278,22 @@ def _changes(deletion: Deletion, plan: Plan, site: _Site, others: Others) -> tup
     found = scan_old_shard(site.layout.old_shards, deletion.name, fingerprint=True)
     if found is None:
         return (Reason("gone", "it is not there any more"),)
-    judged = judge(others.add_to(found))
+    judged = judge(others.add_to(found), deletion.judged.evidence)
     decision = decide(judged, plan.policy, time.time_ns())
     if not decision.evidence:
         return decision.reasons
     if not deletion.judged.shard.tree.is_same_as(found.tree):
         return (Reason("changed", "it changed since the plan was made"),)
-    return ()
+    return _new_side_changes(deletion, site)
+
+
+def _new_side_changes(deletion: Deletion, site: _Site) -> tuple[Reason, ...]:
+    """Say whether the new shards that a proof rests on are still as they were then."""
+    receipt = deletion.receipt
+    if receipt is None or is_same_new_side(receipt, site.layout, datetime.now(UTC)):
+        return ()
+    words = "the new shards changed since they were read; the next prune proves it again"
+    return (Reason("new-side-changed", words),)
 
 
 def _take_out(deletion: Deletion, site: _Site) -> tuple[Reason, ...]:
@@ -301,7 +328,7 @@ def _seen_in_trash(deletion: Deletion, name: str, site: _Site) -> tuple[Reason, 
         return (Reason("locked", f"{who} opened it just now"),)
     if not deletion.judged.shard.tree.is_same_as(found):
         return (Reason("changed", "it changed in the last moment"),)
-    return ()
+    return _new_side_changes(deletion, site)
 
 
 def _remove_shard(deletion: Deletion, site: _Site) -> None:
@@ -316,6 +343,7 @@ def _remove_shard(deletion: Deletion, site: _Site) -> None:
     else:
         site.outcome.deleted.append(deletion.name)
         record |= {"event": "deleted", "evidence": deletion.evidence, "files": removal.files}
+        record |= _proof(deletion)
     _write(site, [record], {deletion.name: "the shard is out of shard_db"})
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from shardtool.datadir.verdict import Judged, Reason, reclaimable_together
+from shardtool.proof.receipts import Receipt
 from shardtool.prune.policy import BY_WISH, Policy, decide
 from shardtool.prune.trash import Leftover
 
@@ -31,10 +33,17 @@ class Kept:
 
 @dataclass(frozen=True)
 class Deletion:
-    """A shard that goes, and the evidence on which it does."""
+    """A shard that goes, and the evidence on which it does.
+
+    Args:
+        judged: the shard.
+        evidence: 'proof', 'accepted' or 'marker'.
+        receipt: what the proof found, where there was one.
+    """
 
     judged: Judged
     evidence: str
+    receipt: Receipt | None = None
 
     @property
     def name(self) -> str:
@@ -75,6 +84,7 @@ def make_plan(
     shards: tuple[Judged, ...],
     policy: Policy,
     leftovers: tuple[Leftover, ...],
+    receipts: Mapping[str, Receipt],
     *,
     free_bytes: int,
     now_ns: int,
@@ -88,6 +98,7 @@ def make_plan(
         shards: every entry of shard_db with its verdict.
         policy: what was asked for.
         leftovers: what is in the trash.
+        receipts: by shard, those that hold now.
         free_bytes: what the file system has free now.
         now_ns: the present moment in ns since the epoch.
     """
@@ -105,7 +116,8 @@ def make_plan(
             words = "enough is free without it"
             keep.append(Kept(judged, (Reason("enough-free", words),)))
         else:
-            delete.append(Deletion(judged, decision.evidence))
+            receipt = receipts.get(judged.shard.name) if decision.evidence != "marker" else None
+            delete.append(Deletion(judged, decision.evidence, receipt))
     return Plan(
         policy,
         finish,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,9 @@ def open_trash(trash: Path, layout: Layout) -> Iterator[int]:
         yield descriptor
 
 
-def leftovers(trash: Path, history: History) -> tuple[Leftover, ...]:
+def leftovers(
+    trash: Path, history: History, still_proven: Callable[[Mapping[str, Any]], bool]
+) -> tuple[Leftover, ...]:
     """Return what is in the trash, and what is to be done with it as the journal tells.
 
     What the journal knows is a name that an intent gives, with the inode that it gives, and a
@@ -106,6 +108,14 @@ def leftovers(trash: Path, history: History) -> tuple[Leftover, ...]:
     still what the intent's fingerprint says and nobody has it open. Where files are gone all
     the same, the journal is damaged, and what is there is left to the operator: 0.8 would take
     ruins in shard_db for a shard that was never migrated (HAZARDS.md, 12).
+
+    A whole shard whose proof does not hold any more goes back too, however far the journal says
+    the run has come.
+
+    Args:
+        trash: the directory.
+        history: the journal.
+        still_proven: given an intent, says whether what was found then is still there.
 
     Raises:
         OSError: the trash is there but can't be read.
@@ -121,7 +131,7 @@ def leftovers(trash: Path, history: History) -> tuple[Leftover, ...]:
     try:
         with opened_quietly(trash, READ_DIRECTORY_ITSELF) as directory:
             names = sorted(os.listdir(directory))
-            return tuple(_leftover(directory, name, intents, begun) for name in names)
+            return tuple(_leftover(directory, name, intents, begun, still_proven) for name in names)
     except (FileNotFoundError, NotADirectoryError):
         return ()
 
@@ -132,24 +142,31 @@ def _number(value: object) -> int:
 
 
 def _leftover(
-    directory: int, name: str, intents: dict[str, dict[str, Any]], begun: set[str]
+    directory: int,
+    name: str,
+    intents: dict[str, dict[str, Any]],
+    begun: set[str],
+    still_proven: Callable[[Mapping[str, Any]], bool],
 ) -> Leftover:
     match = _ENTRY.fullmatch(name)
     base = f"{match[1]}.{match[2]}" if match else ""
     intent, is_lifted = intents.get(base), match is not None and match[3] is not None
     try:
         with opened_quietly(name, READ_DIRECTORY_ITSELF, dir_fd=directory) as descriptor:
-            tree = measure(descriptor, fingerprint=base not in begun)
+            tree = measure(descriptor, fingerprint=True)
             lock = look_at_lock("LOCK", dir_fd=descriptor)
     except OSError:
         return Leftover(name)  # no directory, or not ours to read
     action, shard = "leave", match[1] if match else ""
     if intent is None or (not is_lifted and tree.inode != intent.get("inode")):
         shard = ""
-    elif base in begun:
-        action = "remove"
-    elif not is_lifted and tree.files >= _number(intent.get("files")):
+    else:
         intended = (intent.get("fingerprint"), intent.get("changes"))
-        same = lock.state is Lock.FREE and (tree.fingerprint, tree.changes) == intended
-        action = "remove" if same else "put-back"
+        is_whole = not is_lifted and (tree.fingerprint, tree.changes) == intended
+        if is_whole and not still_proven(intent):
+            action = "put-back"
+        elif base in begun or (is_whole and lock.state is Lock.FREE):
+            action = "remove"
+        elif not is_lifted and tree.files >= _number(intent.get("files")):
+            action = "put-back"
     return Leftover(name, shard, action, tree.files, tree.reclaimable_bytes)

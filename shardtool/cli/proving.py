@@ -1,0 +1,157 @@
+"""What verify, prune and accept share: the way to the new storage, proofs with a progress bar."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from shardtool.cli.output import Output, plural
+from shardtool.cli.progress import Progress
+from shardtool.datadir.inventory import Inventory, OldShard
+from shardtool.datadir.layout import Layout
+from shardtool.datadir.verdict import Reason
+from shardtool.errors import InterruptedByUserError, ShardtoolError
+from shardtool.influxdb.errors import CatalogueError
+from shardtool.proof.evidence import Proofs, local_shards, prove_shards
+from shardtool.proof.receipts import Receipts
+from shardtool.proof.run import Setting
+from shardtool.proof.source import catalogue_of
+
+
+def add_api(parser: argparse.ArgumentParser) -> None:
+    """Add --api and --user: a running cluster to ask for what is on other servers."""
+    parser.add_argument(
+        "--api",
+        metavar="URL",
+        help="a server of the running cluster, such as http://localhost:8086: takes what raft "
+        "knows from it, and asks it for values of shards that live on other servers",
+    )
+    parser.add_argument(
+        "--user",
+        metavar="NAME",
+        help="cluster admin for --api (default: root); the password is taken from "
+        "$SHARDTOOL_PASSWORD, from the file $SHARDTOOL_PASSWORD_FILE, or asked for",
+    )
+
+
+@contextlib.contextmanager
+def new_side(args: argparse.Namespace, layout: Layout, inventory: Inventory) -> Iterator[Setting]:
+    """Yield what old shards are compared with.
+
+    Raises:
+        CatalogueError: what raft knows can't be read.
+        ShardtoolError: --api's server can't be asked.
+        UsageError: --api's words are wrong, or a password is missing.
+    """
+    local = local_shards(layout, inventory)
+    if args.api is None:
+        yield Setting(catalogue_of(layout, None), local)
+        return
+    from shardtool.influxdb.api import Api, base_url, credentials
+    from shardtool.proof.asking import ApiAsker
+
+    url = base_url(args.api)
+    user, password = credentials(args.user, dict(os.environ))
+
+    @contextlib.contextmanager
+    def ask() -> Iterator[ApiAsker]:
+        with Api(url, user, password) as api:
+            yield ApiAsker(api)
+
+    with Api(url, user, password) as api:
+        catalogue = catalogue_of(layout, api)
+    yield Setting(catalogue, local, ask)
+
+
+def prove_into(
+    proofs: Proofs,
+    shards: Sequence[OldShard],
+    args: argparse.Namespace,
+    layout: Layout,
+    inventory: Inventory,
+    out: Output,
+    *,
+    listing: bool = False,
+) -> None:
+    """Prove `shards` as --api and --user say, with a progress bar; write their receipts.
+
+    Args:
+        proofs: filled as shards end.
+        shards: what to prove; nothing is read where there are none.
+        args: the command line, with what add_api adds.
+        layout: the node.
+        inventory: of it.
+        out: where to tell.
+        listing: print each lost value as a JSON line.
+
+    Raises:
+        ShardtoolError: it can't be done at all.
+        InterruptedByUserError: ctrl-C; what is done has its receipts.
+    """
+    if not shards:
+        return
+    receipts, problems = Receipts(layout), []
+    done = 0
+    try:
+        with new_side(args, layout, inventory) as setting, _Screen(shards, out) as screen:
+            for name in prove_shards(shards, layout, setting, proofs, screen, listing=listing):
+                done += 1
+                screen.ends(name, proofs)
+                if name in proofs.receipts:
+                    try:
+                        receipts.write(proofs.receipts[name])
+                    except ShardtoolError as error:
+                        problems.append(str(error))
+    except CatalogueError as error:
+        for shard in shards:
+            proofs.fail(shard.name, Reason("catalogue-unreadable", str(error)))
+    except (KeyboardInterrupt, InterruptedByUserError):
+        raise InterruptedByUserError(
+            f"interrupted; {done} of {plural(len(shards), 'shard')} were read and have receipts, "
+            "and the next run goes on from there"
+        ) from None
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        out.warn(problems[0] + more)
+
+
+@dataclass
+class _Seen:
+    size: int = 0
+    values: int = 0
+
+
+class _Screen:
+    """A run's Told: the progress bar on stderr, and the list on stdout."""
+
+    def __init__(self, shards: Sequence[OldShard], out: Output) -> None:
+        self._sizes = {shard.name: shard.tree.apparent_bytes for shard in shards}
+        self._seen = {shard.name: _Seen() for shard in shards}
+        self._values = 0
+        self._bar = Progress("reading", sum(self._sizes.values()), unit="bytes", out=out)
+
+    def __enter__(self) -> _Screen:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.__exit__(None, None, None)
+
+    def progress(self, shard: str, values: int, size: int) -> None:
+        seen = self._seen[shard]
+        # A shard that is read again, because it changed, begins anew.
+        size = min(max(size, seen.size), self._sizes[shard])
+        self._values += values - seen.values
+        step, seen.size, seen.values = size - seen.size, size, values
+        self._bar.advance(step, f"{self._values:,} values")
+
+    def ends(self, shard: str, proofs: Proofs) -> None:
+        values = proofs.evidence[shard].values
+        self.progress(shard, max(values, self._seen[shard].values), self._sizes[shard])
+
+    def lines(self, lines: bytes) -> None:
+        sys.stdout.write(lines.decode("ascii"))

@@ -1,0 +1,300 @@
+"""`shardtool verify`: is every value of the old shards in the new storage, and if not, why."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from shardtool.cli import exits
+from shardtool.cli.options import add_shards, named_shards
+from shardtool.cli.output import Output, plural, safe, short, table_lines, unseen
+from shardtool.cli.proving import add_api, prove_into
+from shardtool.datadir.inventory import Inventory, OldShard, take_inventory
+from shardtool.datadir.layout import Layout, find_layout
+from shardtool.datadir.verdict import Judged, judge
+from shardtool.errors import UsageError
+from shardtool.journal import Journal
+from shardtool.proof.causes import CAUSES
+from shardtool.proof.evidence import Proofs, accepted_in, held, is_readable
+from shardtool.proof.listing import iso_us
+from shardtool.proof.prove import Loss
+
+DESCRIPTION = """\
+Reads each value of the old shards and looks for it in the new ones, byte for
+byte, and says what is missing and why. A value is one column of one point.
+Reads from disk alone, beside a running server too, through links: the shards'
+own directories stay as they are. What was proven is kept as a receipt in
+db/.shardtool/proofs, which holds as long as both sides are unchanged."""
+
+EPILOG = """\
+causes of a loss:
+  future            dated after the migration: 0.8 copied only up to its moment
+  name              0.8 skips series with ~, " or \\ in a name, and series
+                    whose name begins one with ~
+  unknown-database  0.8 does not know the database
+  expired           older than its space keeps values
+  dropped           its series, database or space was dropped in 0.8
+  not-migrated      nothing of its column in the shard was brought over
+  unknown           some of the column's values are there, these are not
+
+examples:
+  shardtool verify                  all shards that have no receipt that holds
+  shardtool verify 7 12 --again     two shards, whatever their receipts say
+  shardtool verify --list 7 > lost  every lost value, a JSON line each
+  shardtool verify --api http://localhost:8086    in a cluster
+
+Exit code 0 if every shard is proven, 3 if values are missing or different, or
+if a shard is suspect, busy or unreadable. Times are UTC."""
+
+_MOST_ROWS = 40  # of losses that people are shown; --json and --list have all
+_STYLES = {"proven": "good", "incomplete": "bad", "suspect": "bad", "unreadable": "bad"}
+_WORDS = {
+    "future": "dated after the migration, which copied only what was older than itself",
+    "name": "a name with ~, \" or \\, or one that begins another's with ~: 0.8 skips the series",
+    "unknown-database": "0.8 does not know the database, so it never looked at it",
+    "expired": "older than its shard space keeps values: 0.8 has let go of them",
+    "dropped": "the series, the database or the space was dropped in 0.8",
+    "not-migrated": "nothing of the column was brought over from this shard",
+    "unknown": "other values of the column are there; see 0.8's log for errors of the time",
+}
+
+
+@dataclass(frozen=True)
+class _Report:
+    """What a run found.
+
+    Args:
+        shards: the chosen entries of shard_db, judged.
+        proofs: by shard.
+        seconds: how long it took.
+    """
+
+    shards: tuple[Judged, ...]
+    proofs: Proofs
+    seconds: float
+
+    def losses(self, shard: str) -> tuple[Loss, ...]:
+        receipt = self.proofs.receipts.get(shard)
+        return receipt.finding.losses if receipt is not None else ()
+
+    def total(self, field: str) -> int:
+        findings = [receipt.finding for receipt in self.proofs.receipts.values()]
+        return sum(getattr(finding, field) for finding in findings)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what only this command takes."""
+    add_shards(parser)
+    parser.add_argument(
+        "--again", action="store_true", help="read again what has a receipt that holds"
+    )
+    parser.add_argument(
+        "--list",
+        action="store_true",
+        help="print each missing or different value as a JSON line, and nothing else",
+    )
+    add_api(parser)
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Prove what has no receipt that holds, and show what is known of all."""
+    if args.list and out.as_json:
+        raise UsageError("--list prints JSON lines and --json one document; give one of them")
+    layout = find_layout(args.data, args.influx_config, dict(os.environ))
+    begun = time.monotonic()
+    inventory = take_inventory(layout)
+    chosen = _chosen(args.shards, inventory, layout)
+    proofs = _proofs(args, layout, chosen)
+    to_read = [s for s in chosen if is_readable(s) and s.name not in proofs.receipts]
+    prove_into(proofs, to_read, args, layout, inventory, out, listing=args.list)
+    judged = tuple(judge(shard, proofs.evidence.get(shard.name)) for shard in chosen)
+    report = _Report(judged, proofs, time.monotonic() - begun)
+    if args.list:
+        out.warn(_totals(report))
+    else:
+        out.document("verify", _document(report))
+        _show(report, inventory, out)
+    return exits.DONE if all(j.verdict == "proven" for j in judged) else exits.ATTENTION
+
+
+def _chosen(shards: list[str], inventory: Inventory, layout: Layout) -> tuple[OldShard, ...]:
+    only = named_shards(shards, (s.name for s in inventory.old or ()), layout)
+    return tuple(s for s in inventory.old or () if only is None or s.name in only)
+
+
+def _proofs(args: argparse.Namespace, layout: Layout, chosen: tuple[OldShard, ...]) -> Proofs:
+    """Return what the receipts say that this run may build on."""
+    history = Journal(layout).read()
+    if args.again:
+        return Proofs(accepted_in(history))
+    proofs = held(layout, (shard.name for shard in chosen), history)
+    for name, receipt in list(proofs.receipts.items()):
+        # A receipt has no single values; and it does not know what other servers would answer.
+        asks = args.api is not None and receipt.finding.elsewhere
+        if asks or (args.list and receipt.finding.lost):
+            proofs.forget(name)
+    return proofs
+
+
+def _totals(report: _Report) -> str:
+    verdicts = Counter(judged.verdict for judged in report.shards)
+    parts = [f"{count} {verdict}" for verdict, count in sorted(verdicts.items())]
+    values = f"{report.total('values'):,} values"
+    lost = f"{report.total('missing'):,} missing, {report.total('different'):,} different"
+    counted = ", ".join([plural(len(report.shards), "old shard"), *parts])
+    return f"{counted}; {values}, {lost}"
+
+
+def _show(report: _Report, inventory: Inventory, out: Output) -> None:
+    if out.quiet:
+        out.line(_totals(report))
+        return
+    if not report.shards:
+        out.line("no old shards")
+        return
+    header = ("OLD", "VERDICT", "VALUES", "MISSING", "DIFFERENT", "CAUSE")
+    rows = [_row(judged, report) for judged in report.shards]
+    table = table_lines(header, rows, right="llrrrl")
+    out.line(out.styled(table[0], "bold"))
+    for (name, verdict, *_), line in zip(rows, table[1:], strict=True):
+        out.line(out.with_verdict(line, name, verdict, _STYLES.get(verdict, "")))
+    for judged in report.shards:
+        for reason in judged.reasons:
+            if reason.detail and reason.word not in ("values-missing", "values-different"):
+                out.line(f"  {short(judged.shard.name)}: {reason.word}: {safe(reason.detail)}")
+    out.line()
+    _show_losses(report, out)
+    out.line(_totals(report))
+    if report.proofs.reused:
+        known = plural(len(report.proofs.reused), "shard")
+        out.line(f"known from receipts that hold: {known}; --again reads everything")
+    if inventory.holders.unseen:
+        out.line(unseen(inventory.holders.unseen))
+    accepted = [j.shard.name for j in report.shards if j.evidence and j.evidence.accepted]
+    if accepted:
+        out.line(f"losses accepted by the operator: {', '.join(accepted)}")
+    if any(j.verdict == "incomplete" and j.shard.marker.present for j in report.shards):
+        out.line("prune keeps what is incomplete. To let a shard go all the same: shardtool accept")
+
+
+def _row(judged: Judged, report: _Report) -> tuple[str, ...]:
+    name = judged.shard.name
+    receipt = report.proofs.receipts.get(name)
+    if receipt is None:
+        return short(name), judged.verdict, "-", "-", "-", ""
+    finding = receipt.finding
+    causes = Counter[str]()
+    for loss in finding.losses:
+        causes[loss.cause] += loss.missing + loss.different
+    words = ", ".join(f"{cause} {causes[cause]:,}" for cause in CAUSES if causes[cause])
+    return (
+        short(name),
+        judged.verdict,
+        f"{finding.values:,}",
+        f"{finding.missing:,}",
+        f"{finding.different:,}",
+        words,
+    )
+
+
+def _show_losses(report: _Report, out: Output) -> None:
+    losses = [loss for judged in report.shards for loss in report.losses(judged.shard.name)]
+    if not losses:
+        return
+    together = sorted(added_up(losses), key=lambda loss: -(loss.missing + loss.different))
+    show_losses(together, out)
+    out.line()
+    for cause in CAUSES:
+        if any(loss.cause == cause for loss in losses):
+            out.line(f"{cause}: {_WORDS[cause]}")
+    out.line()
+
+
+def added_up(losses: Iterable[Loss]) -> list[Loss]:
+    """Given losses of several shards, return one for each column and cause."""
+    found: dict[tuple[object, str], Loss] = {}
+    for loss in losses:
+        key = (loss.name, loss.cause)
+        other = found.get(key)
+        found[key] = (
+            loss
+            if other is None
+            else replace(
+                loss,
+                values=loss.values + other.values,
+                missing=loss.missing + other.missing,
+                different=loss.different + other.different,
+                first_us=min(loss.first_us, other.first_us),
+                last_us=max(loss.last_us, other.last_us),
+            )
+        )
+    return list(found.values())
+
+
+def show_losses(losses: list[Loss], out: Output) -> None:
+    """Show losses as a table, the first ones where there are many."""
+    rows = [
+        (
+            short(loss.name.database, 12),
+            short(loss.name.series, 20),
+            short(loss.name.column, 12),
+            loss.cause,
+            f"{loss.missing + loss.different:,}",
+            iso_us(loss.first_us)[:10] + (".." if loss.first_us != loss.last_us else ""),
+        )
+        for loss in losses[:_MOST_ROWS]
+    ]
+    out.table(("DATABASE", "SERIES", "COLUMN", "CAUSE", "LOST", "FROM"), rows, right="llllrl")
+    if len(losses) > _MOST_ROWS:
+        out.line(f"... and {len(losses) - _MOST_ROWS:,} columns more; --json has all of them")
+
+
+def _document(report: _Report) -> dict[str, Any]:
+    return {
+        "shards": [_shard_document(judged, report) for judged in report.shards],
+        "totals": {
+            "values": report.total("values"),
+            "missing": report.total("missing"),
+            "different": report.total("different"),
+            "seconds": round(report.seconds, 3),
+        },
+    }
+
+
+def _shard_document(judged: Judged, report: _Report) -> dict[str, Any]:
+    name = judged.shard.name
+    receipt = report.proofs.receipts.get(name)
+    finding = receipt.finding if receipt is not None else None
+    return {
+        "id": name,
+        "verdict": judged.verdict,
+        "reasons": [reason.word for reason in judged.reasons],
+        "details": [reason.detail for reason in judged.reasons],
+        "values": finding.values if finding else 0,
+        "missing": finding.missing if finding else 0,
+        "different": finding.different if finding else 0,
+        "found_by_asking": finding.asked if finding else 0,
+        "accepted": judged.evidence is not None and judged.evidence.accepted,
+        "proven_at": receipt.proven_at.isoformat().replace("+00:00", "Z") if receipt else None,
+        "from_receipt": name in report.proofs.reused,
+        "digest": finding.digest if finding else None,
+        "columns": [
+            {
+                "database": loss.name.database,
+                "series": loss.name.series,
+                "column": loss.name.column,
+                "values": loss.values,
+                "missing": loss.missing,
+                "different": loss.different,
+                "cause": loss.cause,
+                "first": iso_us(loss.first_us),
+                "last": iso_us(loss.last_us),
+            }
+            for loss in report.losses(name)
+        ],
+    }
