@@ -697,7 +697,7 @@ def test_a_configuration_without_end_is_an_error(
     monkeypatch.setattr(api_module, "_CONFIGURATION_BYTES", 1 << 20)
     w = world()
     w.faults.only, w.faults.huge = "/cluster", 1 << 30
-    with pytest.raises(ShardtoolError, match="more bytes"):
+    with pytest.raises(ShardtoolError, match="more than 1048576 bytes"):
         w.api.configuration()
 
 
