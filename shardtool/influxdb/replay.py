@@ -64,6 +64,10 @@ class Replay:
         """Begin with `state`, which is changed by each entry."""
         self.state = state
         self._known = known
+        # The shards again, by space and time range: a log may hold very many create_shards.
+        self._ranges: dict[tuple[str, str], dict[tuple[int, int], set[int]]] = {}
+        for shard in state.shards.values():
+            self._keep(shard)
         self._databases: set[str] = set()
         self._series: set[tuple[str, str]] = set()
         self._spaces: set[tuple[str, str]] = set()
@@ -162,7 +166,7 @@ class Replay:
         state.databases.discard(name)
         state.ids.pop(name, None)
         for space in state.spaces.pop(name, ()):
-            self._forget_shards_of(space.database, space.name)
+            self._drop_shards_of(space.database, space.name)
 
     # -- shards --
 
@@ -186,16 +190,15 @@ class Replay:
         else:
             self._note_08(entry)
         state = self.state
-        if any(_same_range(shard, first) for shard in state.shards.values()):
+        if _range(first) in self._ranges.get((first.database, first.space), ()):
             return
         exists = state.space(first.database, first.space) is not None
         for shard in asked:
             state.last_shard_id += 1
             if exists:
                 # The first one's database and space count for all.
-                state.shards[state.last_shard_id] = replace(
-                    shard, id=state.last_shard_id, database=first.database, space=first.space
-                )
+                number, database, space = state.last_shard_id, first.database, first.space
+                self._keep(replace(shard, id=number, database=database, space=space))
 
     def _drop_shard(self, command: dict[str, object], _: Entry) -> None:
         number = shapes.number(command.get("ShardId"), "drop_shard.ShardId")
@@ -205,15 +208,27 @@ class Replay:
             return
         # As many servers as the shard has are all of them, whichever they are.
         if len(servers) == len(shard.servers):
-            del self.state.shards[number]
+            self._forget(shard)
             return
         left = tuple(server for server in shard.servers if server not in servers)
         self.state.shards[number] = replace(shard, servers=left)
 
-    def _forget_shards_of(self, database: str, space: str) -> None:
-        shards = self.state.shards
-        for number in [n for n, s in shards.items() if (s.database, s.space) == (database, space)]:
-            del shards[number]
+    def _drop_shards_of(self, database: str, space: str) -> None:
+        for numbers in self._ranges.pop((database, space), {}).values():
+            for number in numbers:
+                del self.state.shards[number]
+
+    def _keep(self, shard: ShardRange) -> None:
+        self.state.shards[shard.id] = shard
+        of_space = self._ranges.setdefault((shard.database, shard.space), {})
+        of_space.setdefault(_range(shard), set()).add(shard.id)
+
+    def _forget(self, shard: ShardRange) -> None:
+        del self.state.shards[shard.id]
+        of_space = self._ranges[shard.database, shard.space]
+        of_space[_range(shard)].remove(shard.id)
+        if not of_space[_range(shard)]:
+            del of_space[_range(shard)]
 
     # -- spaces --
 
@@ -248,7 +263,7 @@ class Replay:
                 state.spaces[database] = left
             else:
                 del state.spaces[database]
-            self._forget_shards_of(database, name)
+            self._drop_shards_of(database, name)
         elif self._known:
             return  # the server crashes at this one
         self._spaces.add((database, name))
@@ -278,11 +293,6 @@ class Replay:
             self._series.add((database, series))
 
 
-def _same_range(one: ShardRange, other: ShardRange) -> bool:
-    """Whether the server takes two shards for the same; it compares whole seconds."""
-    return (
-        one.start_us // 1_000_000 == other.start_us // 1_000_000
-        and one.end_us // 1_000_000 == other.end_us // 1_000_000
-        and one.space == other.space
-        and one.database == other.database
-    )
+def _range(shard: ShardRange) -> tuple[int, int]:
+    """Return the time range as the server compares it: in whole seconds."""
+    return shard.start_us // 1_000_000, shard.end_us // 1_000_000

@@ -26,6 +26,9 @@ _MAX_ENTRY = 256 << 20
 _HEAD = struct.Struct(">III")
 _LOG_NAME = re.compile(r"log\.(\d{1,20})")
 _CHUNK = 1 << 20
+# How far and how often to look for another request behind one that ends after the file.
+_LOOK = 64 << 20
+_LOOKS = 1000
 _BEYOND = "the server cuts its WAL off there: copy it (shardtool backup) before you start it again"
 
 
@@ -134,6 +137,7 @@ def parse_log(file: BinaryIO, size: int) -> Iterator[Request]:
         LogError: at garbage that no torn write explains.
     """
     offset = 0
+    previous: int | None = None
     while len(head := file.read(_HEAD.size)) == _HEAD.size:
         number, shard_id, length = _HEAD.unpack(head)
         if not length:
@@ -141,6 +145,7 @@ def parse_log(file: BinaryIO, size: int) -> Iterator[Request]:
                 return
             raise LogError(offset, f"expected a request, found one of no bytes: {head!r}")
         if offset + _HEAD.size + length > size:
+            _require_torn(file, offset, {number + 1, (previous or number) + 2})
             return
         if length > _MAX_ENTRY:
             raise LogError(offset, f"expected up to {_MAX_ENTRY} bytes, found {length}")
@@ -151,6 +156,36 @@ def parse_log(file: BinaryIO, size: int) -> Iterator[Request]:
             return  # the head was on disk before the body was
         yield _request(number, shard_id, body, offset)
         offset += _HEAD.size + length
+        previous = number
+
+
+def _require_torn(file: BinaryIO, offset: int, following: set[int]) -> None:
+    """Raise LogError where a request numbered as one of `following` stands behind a torn one."""
+    rest = file.read(_LOOK)
+    for number in following:
+        at = -1
+        for _ in range(_LOOKS):
+            at = rest.find(struct.pack(">I", number & 0xFFFF_FFFF), at + 1)
+            if at < 0 or at + _HEAD.size > len(rest):
+                break
+            if _is_request(rest, at):
+                raise LogError(
+                    offset,
+                    f"expected a request, found one that ends after the file, with request "
+                    f"{number} in it",
+                )
+
+
+def _is_request(data: bytes, at: int) -> bool:
+    number, shard_id, length = _HEAD.unpack_from(data, at)
+    start = at + _HEAD.size
+    if not 0 < length <= min(len(data) - start, _CHUNK):
+        return False
+    try:
+        found = messages.parse("Request", data[start : start + length])
+    except messages.MessageError:
+        return False
+    return bool(found.request_number == number and found.shard_id == shard_id and found.database)
 
 
 def _request(number: int, shard_id: int, body: bytes, offset: int) -> Request:

@@ -18,6 +18,7 @@ from fixtures import Node
 from fixtures import raft as encoder
 from fixtures.raft import Command, Space
 from fixtures.saved import state as saved_state
+from shardtool.influxdb import catalogue
 from shardtool.influxdb.catalogue import (
     Catalogue,
     CatalogueError,
@@ -26,6 +27,7 @@ from shardtool.influxdb.catalogue import (
     from_configuration,
     read_catalogue,
 )
+from shardtool.influxdb.raft import SnapshotFile, snapshot_files
 from tests.needs import CAPTURES, lacking
 
 Capture = Callable[[str], Path]
@@ -213,6 +215,13 @@ def test_split_shards_share_a_range_and_have_owners(tmp_path: Path) -> None:
         (1, (1,)),
         (2, (2, 1)),
     ]
+
+
+def test_a_range_can_be_made_again_when_its_last_shard_is_dropped(tmp_path: Path) -> None:
+    made = encoder.create_shards_08("short_term", "test", MONDAY, MONDAY + WEEK, [(1,), (1,)])
+    drops = [encoder.drop_shard(1), made, encoder.drop_shard(2), made]
+    raft = Raft(tmp_path / "raft", [*READY, made, *drops])
+    assert [shard.id for shard in raft.catalogue.shards] == [3, 4]
 
 
 def test_a_dropped_shard_is_gone_and_its_number_stays_used(tmp_path: Path) -> None:
@@ -470,6 +479,26 @@ def test_a_drop_before_a_snapshot_of_07_is_07s(tmp_path: Path) -> None:
     for first in (1, 2, 3, 4):
         raft.write(first=first)
         assert raft.catalogue.dropped == Dropped()
+
+
+def test_a_snapshot_that_a_server_takes_meanwhile_is_read_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raft = Raft(tmp_path / "raft", HISTORY)
+    whole = raft.catalogue
+    times: list[Path] = []
+
+    def listed_just_before(path: Path) -> list[SnapshotFile]:
+        found = snapshot_files(path)
+        if not times:
+            raft.snapshot(LAST)
+            raft.write(first=LAST + 1)
+        times.append(path)
+        return found
+
+    monkeypatch.setattr(catalogue, "snapshot_files", listed_just_before)
+    assert raft.catalogue == whole
+    assert len(times) == 3  # the first look, another after the error, the second attempt's
 
 
 # -- hostile content --

@@ -84,6 +84,20 @@ def test_a_log_cut_anywhere_keeps_the_requests_before(requests: list[encoder.Req
         assert len(parse(log[:end])) == whole
 
 
+@pytest.mark.parametrize("broken", ["length", "all"])
+def test_a_length_that_swallows_the_requests_behind_it_is_no_torn_tail(broken: str) -> None:
+    requests = [
+        encoder.Request(n, 1, "test", "cpu", ("n",), (encoder.Point(0, 1, (n,)),))
+        for n in range(1, 5)
+    ]
+    log, _ = encoder.encode(requests)
+    second = parse(log)[1].offset
+    head = log[second : second + 8] if broken == "length" else b"\xfe" * 8
+    changed = log[:second] + head + b"\xff\xff\xff\xff" + log[second + 12 :]
+    with pytest.raises(wal.LogError, match=rf"at offset {second}: .* with request 3 in it"):
+        parse(changed)
+
+
 def test_a_request_whose_head_alone_reached_the_disk_ends_the_log() -> None:
     request = encoder.Request(1, 1, "test", "cpu", ("n",), (encoder.Point(0, 1, (3,)),))
     log, _ = encoder.encode([request])
