@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from fixtures import Node
 from fixtures import raft as encoder
+from fixtures.encode import microseconds
 from fixtures.raft import Command, Space
 from fixtures.saved import state as saved_state
 from shardtool.influxdb import catalogue
@@ -416,6 +417,8 @@ def test_a_broken_snapshot_alone_is_passed_over_where_the_log_is_whole(tmp_path:
 def test_a_log_that_ends_before_a_broken_snapshot_is_an_error(tmp_path: Path) -> None:
     raft = Raft(tmp_path / "raft", HISTORY)
     raft.snapshot(5).write_bytes(b"")
+    raft.write(last=5)
+    assert len(raft.catalogue.shards) == 1
     raft.write(last=4)
     with pytest.raises(CatalogueError, match=r"expected entries up to 5, .*, found them up to 4"):
         _ = raft.catalogue
@@ -471,6 +474,24 @@ def test_a_drop_by_07_in_the_overlap_is_not_told_where_a_later_command_is_07s(
     for first in (1, 2, 3, 4):
         raft.write(first=first)
         assert raft.catalogue.dropped == Dropped()
+
+
+def test_a_drop_by_08_is_told_though_07_ran_again_afterwards(tmp_path: Path) -> None:
+    rolled_back = [encoder.nop(), shard_07()]
+    drop = [ids_of("cpu", "b"), encoder.drop_db("gone")]
+    raft = Raft(tmp_path / "raft", HISTORY, drop, rolled_back, [encoder.nop()])
+    raft.snapshot(len(raft.commands), term=4)
+    for first in (LAST, LAST + 1):
+        raft.write(first=first)
+        assert raft.catalogue.dropped == Dropped(databases=frozenset({"gone"}))
+
+
+def test_a_drop_among_07s_own_shards_is_07s_though_08_ran_before(tmp_path: Path) -> None:
+    rolled_back = [encoder.drop_db("old"), shard_07()]
+    raft = Raft(tmp_path / "raft", HISTORY, rolled_back, [encoder.nop()])
+    raft.snapshot(len(raft.commands), term=3)
+    raft.write(first=LAST)
+    assert raft.catalogue.dropped == Dropped()
 
 
 def test_a_drop_before_a_snapshot_of_07_is_07s(tmp_path: Path) -> None:
@@ -589,6 +610,37 @@ def test_times_of_a_configuration_may_have_zones_and_fractions() -> None:
     (shard,) = from_configuration(CONFIGURATION).shards
     assert shard.start_us == 1_409_529_600_500_000
     assert shard.end_us - shard.start_us == 7 * 86_400_000_000 - 500_000
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "2014-13-01T00:00:00Z",
+        "2014-00-01T00:00:00Z",
+        "2014-01-32T00:00:00Z",
+        "2014-01-01T24:00:00Z",
+        "2014-01-01T00:60:00Z",
+        "2014-01-01T00:00:60Z",
+        "2014-01-01T00:00:00",
+        "2014-01-01",
+        "٢٠١٤-01-01T00:00:00Z",
+        1409529600,
+        None,
+    ],
+)
+def test_what_is_no_time_is_refused(time: object) -> None:
+    document = copy.deepcopy(CONFIGURATION)
+    document["Shards"][0]["EndTime"] = time
+    with pytest.raises(CatalogueError, match=r"Shards\.EndTime: expected a time, found"):
+        from_configuration(document)
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_every_time_is_the_moment_that_datetime_says(moment: datetime) -> None:
+    document = copy.deepcopy(CONFIGURATION)
+    document["Shards"][0]["StartTime"] = moment.isoformat()
+    (shard,) = from_configuration(document).shards
+    assert shard.start_us == microseconds(moment)
 
 
 def test_what_go_leaves_out_or_calls_null_is_empty() -> None:

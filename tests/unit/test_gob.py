@@ -235,6 +235,22 @@ def test_values_nested_without_end_are_refused() -> None:
         decode(recursive_list() + encoder.unsigned(len(body)) + body)
 
 
+def test_64_values_within_each_other_are_decoded() -> None:
+    body = encoder.signed(65) + b"\0" + b"\1" * 63 + b"\0"
+    found = decode(recursive_list() + encoder.unsigned(len(body)) + body)
+    for _ in range(63):
+        assert isinstance(found, list)
+        (found,) = found
+    assert found == []
+
+
+@pytest.mark.parametrize("byte", [0x80, 0xF7])
+def test_a_number_of_more_than_8_bytes_is_refused(byte: int) -> None:
+    body = encoder.signed(3) + b"\0" + bytes([byte]) + bytes(200)
+    with pytest.raises(GobError, match=f"up to 8 bytes, found one of {256 - byte}"):
+        decode(encoder.unsigned(len(body)) + body)
+
+
 def test_a_type_that_stands_for_itself_is_decoded_as_deep_as_it_is() -> None:
     body = encoder.signed(65) + b"\0" + b"\2\1\0\0"
     assert decode(recursive_list() + encoder.unsigned(len(body)) + body) == [[[]], []]
