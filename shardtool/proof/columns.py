@@ -12,7 +12,7 @@ from functools import cached_property
 
 from shardtool.influxdb.catalogue import Catalogue
 from shardtool.influxdb.engines import EngineError, Reader
-from shardtool.influxdb.keys import COLUMN_INDEX, SERIES_INDEX, new_column_id
+from shardtool.influxdb.keys import COLUMN_INDEX, ID_BYTES, SERIES_INDEX, new_column_id
 
 _BATCH = 4096
 # Splits of one index key that are tried. Names with more `~` than that are an attack; what they
@@ -134,14 +134,19 @@ def read_index(reader: Reader, catalogue: Catalogue) -> Index:
     stream = reader.pairs(COLUMN_INDEX)
     while block := stream.take(_BATCH):
         for key, value in block:
-            text = key[8:].decode("utf-8", errors="surrogateescape")
+            text = key[ID_BYTES:].decode("utf-8", errors="surrogateescape")
             if key.startswith(COLUMN_INDEX):
                 if text.count("~") < 2:
                     raise EngineError(
                         f"{reader.path}: expected an index key database~series~column, "
                         f"found {key[:64]!r}"
                     )
-                columns[value.ljust(8, b"\0")] = text
+                if len(value) != ID_BYTES or columns.get(value, text) != text:
+                    raise EngineError(
+                        f"{reader.path}: expected an id of its own for the column {text[:64]!r}, "
+                        f"found {value[:16].hex()}"
+                    )
+                columns[value] = text
             elif key.startswith(SERIES_INDEX):
                 series.add(text)
     return Index(columns, frozenset(series), catalogue)

@@ -41,7 +41,8 @@ def plan_for(node: Node, **policy: Any) -> Plan:
     return make_plan(
         judge_all(inventory),
         Policy(trust_marker=True, **policy),
-        leftovers(trash_of(layout), Journal(layout).read()),
+        leftovers(trash_of(layout), Journal(layout).read(), lambda intent: True),
+        {},
         free_bytes=inventory.file_system.free_bytes,
         now_ns=time.time_ns(),
     )
@@ -194,7 +195,7 @@ def test_the_captures_four_marked_shards_go_and_the_five_others_stay(
     layout = find_layout(str(capture("partial-08")), None, {})
     inventory = take_inventory(layout, fingerprints=True)
     plan = make_plan(
-        judge_all(inventory), Policy(trust_marker=True), (), free_bytes=0, now_ns=time.time_ns()
+        judge_all(inventory), Policy(trust_marker=True), (), {}, free_bytes=0, now_ns=time.time_ns()
     )
     outcome = Outcome()
     execute(plan, layout, outcome, lambda names: None)

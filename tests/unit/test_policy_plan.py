@@ -39,7 +39,7 @@ def plan_of(
     *shards: Judged, policy: Policy = TRUST, free: int = 0, leftovers: tuple[Leftover, ...] = ()
 ) -> Plan:
     """Make a plan at NOW."""
-    return make_plan(shards, policy, leftovers, free_bytes=free, now_ns=NOW)
+    return make_plan(shards, policy, leftovers, {}, free_bytes=free, now_ns=NOW)
 
 
 def deleted(plan: Plan) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,14 @@ def renamed(**changed: Any) -> dict[str, Any]:
     return {"event": "renamed", "shard": "00007", "trash": NAME, **changed}
 
 
+def proven(intent: Mapping[str, Any]) -> bool:
+    """Say that what an intent was evidence of still holds."""
+    return True
+
+
 def actions(trash: Path, *records: dict[str, Any]) -> dict[str, str]:
     """Return what is to be done with each entry."""
-    return {left.name: left.action for left in leftovers(trash, History(records))}
+    return {left.name: left.action for left in leftovers(trash, History(records), proven)}
 
 
 def test_the_name_tells_shard_and_run() -> None:
@@ -53,7 +59,7 @@ def test_the_name_tells_shard_and_run() -> None:
 
 
 def test_a_missing_trash_is_empty(tmp_path: Path) -> None:
-    assert leftovers(tmp_path / "nowhere", History(())) == ()
+    assert leftovers(tmp_path / "nowhere", History(()), proven) == ()
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])
@@ -63,11 +69,11 @@ def test_a_trash_that_is_no_directory_holds_nothing_of_ours(kind: str, trash: Pa
         other.touch()
     else:
         other.symlink_to(trash)
-    assert leftovers(other, History((intent(trash),))) == ()
+    assert leftovers(other, History((intent(trash),)), proven) == ()
 
 
 def test_without_a_journal_nothing_is_touched(trash: Path) -> None:
-    (found,) = leftovers(trash, History(()))
+    (found,) = leftovers(trash, History(()), proven)
     assert (found.name, found.shard, found.action) == (NAME, "", "leave")
     # What it holds is told all the same: it may be a whole shard.
     assert found.files > 0
@@ -79,7 +85,7 @@ def test_a_whole_shard_that_is_as_it_was_is_removed(trash: Path) -> None:
 
 
 def test_what_is_removed_is_counted(trash: Path) -> None:
-    (left,) = leftovers(trash, History((intent(trash),)))
+    (left,) = leftovers(trash, History((intent(trash),)), proven)
     assert (left.shard, left.files) == ("00007", len(os.listdir(trash / NAME)))
     assert left.reclaimable_bytes > 0
 
@@ -193,3 +199,19 @@ def test_the_trash_is_made_where_it_is_missing(tmp_path: Path) -> None:
     layout = find_layout(str(node.path), None, {})
     with open_trash(trash_of(layout), layout) as descriptor:
         assert os.path.samefile(f"/proc/self/fd/{descriptor}", node.db / ".shardtool/trash")
+
+
+@pytest.mark.parametrize("records", [(), (renamed(),)])
+def test_a_whole_shard_whose_proof_holds_no_more_goes_back(
+    records: tuple[dict[str, Any], ...], trash: Path
+) -> None:
+    history = History((intent(trash, evidence="proof"), *records))
+    (left,) = leftovers(trash, history, lambda intent: intent["evidence"] != "proof")
+    assert left.action == "put-back"
+
+
+def test_ruins_are_finished_whatever_became_of_their_proof(trash: Path) -> None:
+    meant = intent(trash)
+    (trash / NAME / "CURRENT").unlink()
+    (left,) = leftovers(trash, History((meant, renamed())), lambda intent: False)
+    assert left.action == "remove"
