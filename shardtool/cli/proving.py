@@ -97,8 +97,11 @@ def prove_into(
     receipts, problems = Receipts(layout), []
     done = 0
     try:
-        with new_side(args, layout, inventory) as setting, _Screen(shards, out) as screen:
-            for name in prove_shards(shards, layout, setting, proofs, screen, listing=listing):
+        with contextlib.ExitStack() as stack:
+            setting = stack.enter_context(new_side(args, layout, inventory))
+            screen = stack.enter_context(_Screen(shards, out))
+            ends = prove_shards(shards, layout, setting, proofs, screen, listing=listing)
+            for name in stack.enter_context(contextlib.closing(ends)):
                 done += 1
                 screen.ends(name, proofs)
                 if name in proofs.receipts:

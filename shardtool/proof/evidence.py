@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -90,7 +91,7 @@ def prove_shards(
     told: Told,
     *,
     listing: bool = False,
-) -> Iterator[str]:
+) -> Generator[str, None, None]:
     """Prove `shards`, add what is found to `proofs`, and yield each one's name as it ends.
 
     Args:
@@ -118,9 +119,10 @@ def prove_shards(
         )
         for shard in shards
     ]
-    for outcome in prove_all(jobs, setting, told):
-        _take(outcome, proofs)
-        yield outcome.shard
+    with contextlib.closing(prove_all(jobs, setting, told)) as outcomes:
+        for outcome in outcomes:
+            _take(outcome, proofs)
+            yield outcome.shard
 
 
 def _take(outcome: Outcome, proofs: Proofs) -> None:

@@ -7,19 +7,22 @@ unreadable, and the others go on.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import os
 import resource
+import shutil
 import signal
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any, Protocol
 
+from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened
 from shardtool.errors import ShardtoolError, reason_of
 from shardtool.influxdb.catalogue import Catalogue
 from shardtool.influxdb.engines import EngineBusyError, EngineError
@@ -30,6 +33,7 @@ from shardtool.proof.storage import LocalShard, NewStorage
 
 _ATTEMPTS = 3  # files that vanish under the reader: link again so many times in all
 _TELL_SECONDS = 0.2
+_PREFIX = "shardtool-links-"
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Job:
     size: int
 
 
-def prove_all(jobs: Sequence[Job], setting: Setting, told: Told) -> Iterator[Outcome]:
+def prove_all(jobs: Sequence[Job], setting: Setting, told: Told) -> Generator[Outcome, None, None]:
     """Prove each of `jobs`, the largest first, and yield each outcome as it comes.
 
     Args:
@@ -102,7 +106,7 @@ def prove_all(jobs: Sequence[Job], setting: Setting, told: Told) -> Iterator[Out
             while waiting or running:
                 while waiting and len(running) < cores:
                     job = waiting.popleft()
-                    pid, connection = _start(job, setting, scratch)
+                    pid, connection = _start(job, setting, scratch, list(running))
                     running[connection] = pid, job
                 for ready in wait(list(running)):
                     assert isinstance(ready, Connection)
@@ -119,18 +123,38 @@ def prove_all(jobs: Sequence[Job], setting: Setting, told: Told) -> Iterator[Out
 
 @contextlib.contextmanager
 def _scratch() -> Iterator[Path]:
+    """Make a directory for links and yield it; it goes at the end, and so do those of runs that
+    were killed."""
+    parent = Path(tempfile.gettempdir())
     try:
-        directory = tempfile.TemporaryDirectory(prefix="shardtool-", ignore_cleanup_errors=True)
+        _sweep(parent)
+        directory = tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
     except OSError as error:
         raise ShardtoolError(
-            f"{tempfile.gettempdir()}: expected room for links to the shards' files, "
+            f"{parent}: expected room for links to the shards' files, "
             f"found: {reason_of(error)}; set TMPDIR to a directory that can be written"
         ) from None
-    with directory as path:
+    with directory as path, opened(Path(path), READ_DIRECTORY_ITSELF) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield Path(path)
 
 
-def _start(job: Job, setting: Setting, scratch: Path) -> tuple[int, Connection]:
+def _sweep(parent: Path) -> None:
+    """Remove what killed runs of this user left in `parent`: links, and engines' diaries."""
+    for path in parent.glob(f"{_PREFIX}*"):
+        with (
+            contextlib.suppress(OSError),
+            opened(path, READ_DIRECTORY_ITSELF) as descriptor,
+        ):
+            if os.fstat(descriptor).st_uid == os.geteuid():
+                # Whoever still works there holds this lock.
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path)
+
+
+def _start(
+    job: Job, setting: Setting, scratch: Path, others: list[Connection]
+) -> tuple[int, Connection]:
     reader, writer = Pipe(duplex=False)
     pid = os.fork()
     if pid:
@@ -139,6 +163,9 @@ def _start(job: Job, setting: Setting, scratch: Path) -> tuple[int, Connection]:
     # The child: nothing of the parent's may run here, so every way out is os._exit.
     status = 1
     try:
+        # With no reader left but the parent, a child ends when it writes to one that has died.
+        for connection in (reader, *others):
+            connection.close()
         # The parent is told of ctrl-C too, and ends its children.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGHUP):
