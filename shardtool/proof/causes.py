@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 from shardtool.influxdb.catalogue import Catalogue, Space
 from shardtool.proof.columns import Index, OldColumn
@@ -110,17 +112,24 @@ def space_of(spaces: tuple[Space, ...], series: str) -> Space | None:
     """
     import re2  # Go's regexes are RE2
 
-    options = re2.Options()
-    options.log_errors = False  # it would write to stderr itself
     for space in spaces:
-        body, _, flags = space.regex.removeprefix("/").rpartition("/")
-        options.case_sensitive = "i" not in flags
         try:
-            if re2.compile(body, options).search(series):
+            if _compiled(space.regex).search(series):
                 return space
         except (re2.error, UnicodeError):
             continue  # 0.8.3 takes regexes that it can't use; such a space takes nothing
     return None
+
+
+@lru_cache(maxsize=256)
+def _compiled(regex: str) -> Any:
+    import re2
+
+    options = re2.Options()
+    options.log_errors = False  # it would write to stderr itself
+    body, _, flags = regex.removeprefix("/").rpartition("/")
+    options.case_sensitive = "i" not in flags
+    return re2.compile(body, options)
 
 
 def duration_us(text: str) -> int | None:

@@ -201,7 +201,7 @@ class _Column:
     id: bytes
     old: OldColumn
     databases: tuple[str, ...]
-    causes: ColumnCauses
+    causes: ColumnCauses | None = None
     values: int = 0
     lost: int = 0
     tallies: dict[str, _Tally] = field(default_factory=dict)
@@ -253,15 +253,20 @@ class _Work:
 
     def _begin(self, column_id: bytes) -> _Column:
         old = self._index.column(column_id)
-        causes = causes_of(
-            old,
-            self._index,
-            self._catalogue,
-            marked_us=self._question.marked_us,
-            now_us=self._question.now_us,
-        )
         databases = tuple(dict.fromkeys(known.name.database for known in old.known))
-        return _Column(column_id, old, databases or (old.name.database,), causes)
+        return _Column(column_id, old, databases or (old.name.database,))
+
+    def _causes(self, column: _Column) -> ColumnCauses:
+        """Return what can be said of a column's losses; most columns have none."""
+        if column.causes is None:
+            column.causes = causes_of(
+                column.old,
+                self._index,
+                self._catalogue,
+                marked_us=self._question.marked_us,
+                now_us=self._question.now_us,
+            )
+        return column.causes
 
     def _refined(
         self, piece: Piece, databases: Sequence[str]
@@ -307,13 +312,14 @@ class _Work:
             self._different_digest.update(column.id + suffix + len(found).to_bytes(4) + found)
         lost = list(wanted.missing)
         first, last = time_of(lost[0]), time_of(lost[-1])
-        cause = column.causes.cause(first, covered=covered)
-        if cause == column.causes.cause(last, covered=covered):
+        causes = self._causes(column)
+        cause = causes.cause(first, covered=covered)
+        if cause == causes.cause(last, covered=covered):
             # Each cause that depends on time holds up to a moment or from one on: so it is the
             # same for all between.
             runs = [(cause, lost)]
         else:
-            runs = [(column.causes.cause(time_of(s), covered=covered), [s]) for s in lost]
+            runs = [(causes.cause(time_of(s), covered=covered), [s]) for s in lost]
         for cause, run in runs:
             different = sum(s in wanted.different for s in run) if wanted.different else 0
             tally = column.tallies.setdefault(cause, _Tally())
