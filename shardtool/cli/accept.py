@@ -12,7 +12,7 @@ from shardtool.cli import exits
 from shardtool.cli.options import named_shards
 from shardtool.cli.output import Output, plural, safe
 from shardtool.cli.proving import add_api, prove_into
-from shardtool.cli.verify import added_up, show_losses
+from shardtool.cli.verify import show_losses
 from shardtool.datadir.inventory import take_inventory
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.datadir.verdict import Judged, judge
@@ -111,8 +111,7 @@ def _show(judged: Judged, finding: Finding, out: Output) -> None:
         return
     lost = plural(finding.lost, "value")
     out.line(f"{judged.shard.name}: {lost} of {finding.values:,} would be lost with it:")
-    losses = sorted(added_up(finding.losses), key=lambda loss: -(loss.missing + loss.different))
-    show_losses(losses, out)
+    show_losses(finding.losses, out)
 
 
 def _confirmed(missing: int | None, finding: Finding, out: Output) -> bool:

@@ -16,8 +16,8 @@ exit codes:
   0    done, or nothing to do
   1    it failed
   2    wrong usage
-  3    done, but something is not as it should be: a marked shard was kept,
-       a shard is suspect or unreadable, a snapshot is damaged
+  3    done, but something is not as it should be: values are missing, a marked
+       shard was kept, a shard is suspect or unreadable, a snapshot is damaged
   4    busy: another shardtool or a running server is in the way
   130  interrupted"""
 

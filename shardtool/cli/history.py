@@ -19,10 +19,11 @@ a line, only ever appended to."""
 EPILOG = """\
 events of a prune, in their order: intent (about to be renamed out of shard_db),
 renamed (in the trash, whole), deleted (gone). kept: it changed after the plan.
-failed: the error says where the shard is. finished, put-back: what a later
+accepted: the operator let its losses go, and why. failed: the error says where
+the shard is. finished, put-back: what a later
 prune did about one that was interrupted. Times are UTC."""
 
-_SHOWN = ("evidence", "freed_bytes", "reasons", "error", "snapshot", "path")
+_SHOWN = ("evidence", "lost", "because", "freed_bytes", "reasons", "error", "snapshot", "path")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,10 +81,20 @@ def _is_end(record: dict[str, Any]) -> bool:
     return record["event"] not in ("intent", "renamed")
 
 
+def _lost(record: dict[str, Any]) -> str | None:
+    """Say what a proof that a record rests on found, where values were lost."""
+    missing, different = record.get("missing"), record.get("different")
+    values = record.get("values")
+    # A record that was tampered with may have anything there.
+    if not (isinstance(missing, int) and isinstance(different, int) and isinstance(values, int)):
+        return None
+    return f"{missing + different:,} of {values:,} values lost" if missing or different else None
+
+
 def _detail(record: dict[str, Any]) -> str:
     parts = []
     for key in _SHOWN:
-        value = record.get(key)
+        value = _lost(record) if key == "lost" else record.get(key)
         if value is None:
             continue
         if key == "freed_bytes" and isinstance(value, int) and 0 <= value < 1 << 63:

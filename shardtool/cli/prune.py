@@ -223,9 +223,7 @@ def _show_plan(plan: Plan, out: Output) -> None:
     if "not-proven" in why:
         out.line("not-proven: nothing has looked for their values in the new storage yet;")
         out.line("without --no-verify, prune does. --trust marker deletes without looking.")
-    if why & {"values-missing", "values-different"} and any(
-        kept.judged.shard.marker.present for kept in plan.keep
-    ):
+    if why & {"values-missing", "values-different"}:
         out.line("Deleting a shard with values missing would lose them for good: the new storage")
         out.line("does not have them. shardtool verify says which they are, and why; if they may")
         out.line("go, shardtool accept lets prune take the shard.")

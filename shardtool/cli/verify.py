@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from shardtool.cli import exits
@@ -16,7 +16,7 @@ from shardtool.cli.output import Output, plural, safe, short, table_lines, unsee
 from shardtool.cli.proving import add_api, prove_into
 from shardtool.datadir.inventory import Inventory, OldShard, take_inventory
 from shardtool.datadir.layout import Layout, find_layout
-from shardtool.datadir.verdict import Judged, judge
+from shardtool.datadir.verdict import Judged, as_found, judge
 from shardtool.errors import UsageError
 from shardtool.journal import Journal
 from shardtool.proof.causes import CAUSES
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     proofs = _proofs(args, layout, chosen)
     to_read = [s for s in chosen if is_readable(s) and s.name not in proofs.receipts]
     prove_into(proofs, to_read, args, layout, inventory, out, listing=args.list)
-    judged = tuple(judge(shard, proofs.evidence.get(shard.name)) for shard in chosen)
+    judged = tuple(as_found(judge(s, proofs.evidence.get(s.name))) for s in chosen)
     report = _Report(judged, proofs, time.monotonic() - begun)
     if args.list:
         out.warn(_totals(report))
@@ -203,55 +203,61 @@ def _row(judged: Judged, report: _Report) -> tuple[str, ...]:
 
 
 def _show_losses(report: _Report, out: Output) -> None:
-    losses = [loss for judged in report.shards for loss in report.losses(judged.shard.name)]
-    if not losses:
-        return
-    together = sorted(added_up(losses), key=lambda loss: -(loss.missing + loss.different))
-    show_losses(together, out)
-    out.line()
+    """Show what the migration left behind; where it has not been yet there is nothing to list."""
+    marked = [judged for judged in report.shards if judged.shard.marker.present]
+    losses = [loss for judged in marked for loss in report.losses(judged.shard.name)]
+    if losses:
+        show_losses(losses, out)
+        out.line()
     for cause in CAUSES:
         if any(loss.cause == cause for loss in losses):
             out.line(f"{cause}: {_WORDS[cause]}")
-    out.line()
+    waiting = sum(
+        judged.verdict == "incomplete" and not judged.shard.marker.present
+        for judged in report.shards
+    )
+    if waiting:
+        have = "has" if waiting == 1 else "have"
+        out.line(f"{plural(waiting, 'shard')} {have} no marker: the migration is not done with it")
+    if losses or waiting:
+        out.line()
 
 
-def added_up(losses: Iterable[Loss]) -> list[Loss]:
-    """Given losses of several shards, return one for each column and cause."""
-    found: dict[tuple[object, str], Loss] = {}
+@dataclass
+class _Row:
+    """Losses of one series for one cause, added up over columns and shards."""
+
+    columns: dict[str, None] = field(default_factory=dict)
+    lost: int = 0
+    first_us: int = 1 << 63
+    last_us: int = -(1 << 63)
+
+
+def show_losses(losses: Iterable[Loss], out: Output) -> None:
+    """Show losses by series and cause, the largest first, as many as fit a screen."""
+    found: dict[tuple[str, str, str], _Row] = {}
     for loss in losses:
-        key = (loss.name, loss.cause)
-        other = found.get(key)
-        found[key] = (
-            loss
-            if other is None
-            else replace(
-                loss,
-                values=loss.values + other.values,
-                missing=loss.missing + other.missing,
-                different=loss.different + other.different,
-                first_us=min(loss.first_us, other.first_us),
-                last_us=max(loss.last_us, other.last_us),
-            )
-        )
-    return list(found.values())
-
-
-def show_losses(losses: list[Loss], out: Output) -> None:
-    """Show losses as a table, the first ones where there are many."""
+        row = found.setdefault((loss.name.database, loss.name.series, loss.cause), _Row())
+        row.columns.setdefault(loss.name.column)
+        row.lost += loss.missing + loss.different
+        row.first_us = min(row.first_us, loss.first_us)
+        row.last_us = max(row.last_us, loss.last_us)
+    largest = sorted(found.items(), key=lambda item: -item[1].lost)[:_MOST_ROWS]
     rows = [
         (
-            short(loss.name.database, 12),
-            short(loss.name.series, 20),
-            short(loss.name.column, 12),
-            loss.cause,
-            f"{loss.missing + loss.different:,}",
-            iso_us(loss.first_us)[:10] + (".." if loss.first_us != loss.last_us else ""),
+            short(database, 10),
+            short(series, 16),
+            short(", ".join(row.columns), 14),
+            cause,
+            f"{row.lost:,}",
+            f"{iso_us(row.first_us)[:10]}..{iso_us(row.last_us)[5:10]}",
         )
-        for loss in losses[:_MOST_ROWS]
+        for (database, series, cause), row in largest
     ]
-    out.table(("DATABASE", "SERIES", "COLUMN", "CAUSE", "LOST", "FROM"), rows, right="llllrl")
-    if len(losses) > _MOST_ROWS:
-        out.line(f"... and {len(losses) - _MOST_ROWS:,} columns more; --json has all of them")
+    header = ("DATABASE", "SERIES", "COLUMNS", "CAUSE", "LOST", "FROM..TO")
+    out.table(header, rows, right="llllrl")
+    if len(found) > _MOST_ROWS:
+        out.line(f"... and {len(found) - _MOST_ROWS:,} series more; --json has all of them")
 
 
 def _document(report: _Report) -> dict[str, Any]:

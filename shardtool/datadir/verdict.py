@@ -133,13 +133,29 @@ def _with(evidence: Evidence, judged: Judged) -> Judged:
     if judged.verdict in ("unreadable", "busy"):
         return judged
     verdict, reasons = judged.verdict, doubts
-    is_sound = verdict in ("marked", "unmigrated") or (verdict == "suspect" and not doubts)
+    is_sound = verdict == "marked" or (verdict == "suspect" and not doubts)
     if evidence.failure is not None:
         verdict = "busy" if evidence.busy else "unreadable"
         reasons = (evidence.failure, *judged.reasons)
+    elif verdict == "unmigrated":
+        losses = ()  # the normal course of things, as long as the migration has not been here
     elif is_sound:
         verdict = "incomplete" if losses else "proven"
     return Judged(judged.shard, verdict, reasons + losses, evidence)
+
+
+def as_found(judged: Judged) -> Judged:
+    """Given a verdict, return the one that counts the values of an unmigrated shard too.
+
+    Example: ('unmigrated', (no-marker,)) with evidence of missing values -> ('incomplete',
+    (no-marker, values-missing)); with evidence of none -> ('proven', (no-marker,)).
+    """
+    evidence = judged.evidence
+    if judged.verdict != "unmigrated" or evidence is None:
+        return judged
+    losses = _losses(evidence)
+    verdict = "incomplete" if losses else "proven"
+    return Judged(judged.shard, verdict, judged.reasons + losses, evidence)
 
 
 def _losses(evidence: Evidence) -> tuple[Reason, ...]:

@@ -72,10 +72,14 @@ def _stage(old: tuple[Judged, ...], has_new: bool, has_snapshot: bool, has_prune
         words = f"{sound} of the {len(old)} old shards here are soundly marked as migrated"
         advice = f"if nothing moves, start the migration again: {_MIGRATE}"
         return Stage("migrating", words, "shardtool status --watch", advice)
-    advice = "the marker alone proves nothing: prune keeps what is not proven"
     words = "every old shard is marked as migrated"
     if sound < marked:
         words += f", {marked - sound} of them not soundly"
+    if any(j.is_marked for j in old):
+        advice = "the marker alone proves nothing: verify looks for each value on the new side"
+        return Stage("migrated", words, "shardtool verify", advice)
+    lost = sum(j.verdict == "incomplete" for j in old)
+    advice = f"{lost} of them would lose values: verify says which, and why" if lost else ""
     return Stage("migrated", words, "shardtool prune --dry-run", advice)
 
 

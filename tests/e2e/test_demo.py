@@ -23,10 +23,10 @@ def test_the_demo_takes_a_directory_through_the_main_job(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     steps = [line for line in done.stdout.splitlines() if line.startswith("$ shardtool")]
     assert [step.split()[4] for step in steps] == [
-        *("status", "backup", "prune", "prune", "status", "history")
+        *("status", "backup", "verify", "accept", "prune", "status", "history")
     ]
-    assert "to keep: 12 shards" in done.stdout
-    assert "deleted 10 shards" in done.stdout
+    assert "5 incomplete, 7 proven" in done.stdout
+    assert "deleted 8 shards" in done.stdout
     assert sorted(path.name for path in (tmp_path / "data/db/shard_db").iterdir()) == [
-        *("00001", "00002")
+        *("00001", "00002", "00005", "00010")
     ]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from shardtool.datadir.inventory import OldShard
 from shardtool.datadir.marker import Marker
-from shardtool.datadir.verdict import Judged, Reason, judge, reclaimable_together
+from shardtool.datadir.verdict import Evidence, Judged, Reason, judge, reclaimable_together
 from shardtool.disk.locks import Lock, LockState
 from shardtool.disk.tree import LinkedFile, Tree, reclaimable_links
 from shardtool.prune.plan import Plan, make_plan
@@ -281,3 +281,60 @@ def test_the_order_of_the_scan_does_not_matter(
     assert plan_of(*shuffled, policy=policy, free=free) == there
     markers = [d.judged.shard.marker.written_at_ns or 0 for d in there.delete]
     assert markers == sorted(markers)
+
+
+# -- on evidence of a proof --
+
+
+def proven(number: int, **found: Any) -> Judged:
+    """Judge a marked shard of ten values with what a proof of it found."""
+    return judge(shard(number).shard, Evidence(values=10, **found))
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_a_proven_shard_goes_on_its_proof(trust: bool) -> None:
+    plan = plan_of(proven(7), policy=Policy(trust_marker=trust))
+    assert [deletion.evidence for deletion in plan.delete] == ["proof"]
+
+
+@pytest.mark.parametrize("trust", [False, True])
+@pytest.mark.parametrize("found", [{"missing": 1}, {"different": 1}])
+def test_a_shard_that_is_known_to_lose_values_stays_whatever_is_trusted(
+    trust: bool, found: dict[str, int]
+) -> None:
+    plan = plan_of(proven(7, **found), policy=Policy(trust_marker=trust))
+    assert kept(plan) == {"00007": [f"values-{next(iter(found))}"]}
+
+
+def test_accepted_losses_let_a_shard_go() -> None:
+    plan = plan_of(proven(7, missing=1, accepted=True), policy=Policy())
+    assert [deletion.evidence for deletion in plan.delete] == ["accepted"]
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"foreign": ("notes",)},
+        {"marker": Marker()},
+        {"lock": LockState(Lock.HELD)},
+        {"lock": LockState(Lock.UNKNOWN)},
+        {"error": "Input/output error"},
+    ],
+)
+@pytest.mark.parametrize("found", [{}, {"missing": 1, "accepted": True}])
+def test_neither_proof_nor_acceptance_outweighs_what_else_speaks_against_it(
+    facts: dict[str, Any], found: dict[str, Any]
+) -> None:
+    judged = judge(shard(7, **facts).shard, Evidence(values=10, **found))
+    assert plan_of(judged, policy=Policy()).delete == ()
+
+
+def test_age_holds_for_proven_shards_too() -> None:
+    plan = plan_of(proven(7), policy=Policy(older_than=11 * DAY))
+    assert kept(plan) == {"00007": ["too-young"]}
+
+
+def test_an_unproven_shard_with_a_doubt_about_its_marker_is_not_trusted() -> None:
+    doubted = shard(7, tree=Tree(newer=("000005.ldb",)))
+    assert kept(plan_of(doubted)) == {"00007": ["written-after-marker"]}
+    assert doubted.is_marked and not shard(7, foreign=("notes",)).is_marked

@@ -8,7 +8,7 @@ import pytest
 
 from shardtool.datadir.inventory import OldShard
 from shardtool.datadir.marker import Marker
-from shardtool.datadir.verdict import Judged, judge
+from shardtool.datadir.verdict import Evidence, Judged, judge
 from shardtool.upgrade.stage import Stage, find_stage
 
 UNMIGRATED = judge(OldShard("00007", has_database=True))
@@ -71,8 +71,15 @@ def test_unmigrated_shards_after_a_prune_are_a_migration_that_is_not_over() -> N
 
 def test_when_all_are_marked_the_operator_is_told_that_a_marker_proves_nothing() -> None:
     found = stage(MARKED)
-    assert (found.name, found.next) == ("migrated", "shardtool prune --dry-run")
+    assert (found.name, found.next) == ("migrated", "shardtool verify")
     assert "proves nothing" in found.advice
+
+
+@pytest.mark.parametrize(("missing", "advised"), [(0, False), (3, True)])
+def test_when_all_are_verified_a_prune_comes_next(missing: int, advised: bool) -> None:
+    found = stage(judge(MARKED.shard, Evidence(values=10, missing=missing)))
+    assert found.next == "shardtool prune --dry-run"
+    assert ("would lose values" in found.advice) is advised
 
 
 def test_when_no_old_shard_is_left_it_is_done() -> None:

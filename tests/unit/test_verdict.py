@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from shardtool.datadir.holders import OpenFile
 from shardtool.datadir.inventory import OldShard, is_shard_name
 from shardtool.datadir.marker import Marker
-from shardtool.datadir.verdict import Judged, judge, reclaimable_together
+from shardtool.datadir.verdict import (
+    Evidence,
+    Judged,
+    Reason,
+    as_found,
+    judge,
+    reclaimable_together,
+)
 from shardtool.disk.locks import Lock, LockState
 from shardtool.disk.tree import LinkedFile, Oddity, Tree, reclaimable_links
 
@@ -328,3 +335,70 @@ def test_a_file_with_a_name_elsewhere_never_comes_back() -> None:
 def test_the_same_inode_number_on_two_devices_is_two_files() -> None:
     one, other = (LinkedFile(device, 7, 2, 1, 4096) for device in (1, 2))
     assert reclaimable_links((one, other)) == 0
+
+
+# -- with a proof --
+
+WHOLE = Evidence(values=10)
+LOSSES = Evidence(values=10, missing=2, different=1)
+
+
+def test_a_marked_shard_whose_every_value_was_found_is_proven() -> None:
+    assert (judge(MARKED, WHOLE).verdict, words(judge(MARKED, WHOLE))) == ("proven", [])
+
+
+def test_a_marked_shard_with_losses_is_incomplete_and_says_how_many() -> None:
+    judged = judge(MARKED, LOSSES)
+    assert (judged.verdict, words(judged)) == ("incomplete", ["values-missing", "values-different"])
+    assert "2 of 10" in judged.reasons[0].detail
+    assert judged.reclaimable_bytes == 0
+
+
+def test_an_unmigrated_shard_stays_that_and_verify_counts_it_all_the_same() -> None:
+    unmarked = replace(MARKED, marker=Marker())
+    assert words(judge(unmarked, LOSSES)) == ["no-marker"]
+    assert judge(unmarked, WHOLE).verdict == judge(unmarked, LOSSES).verdict == "unmigrated"
+    assert as_found(judge(unmarked, LOSSES)).verdict == "incomplete"
+    assert (as_found(judge(unmarked, WHOLE)).verdict) == "proven"
+    assert words(as_found(judge(unmarked, WHOLE))) == ["no-marker"]
+    assert as_found(judge(unmarked)) == judge(unmarked)
+
+
+def test_a_proof_ends_the_doubt_about_what_was_written_after_the_marker() -> None:
+    later = replace(MARKED, tree=replace(MARKED.tree, newer=("000005.ldb",)))
+    assert judge(later).verdict == "suspect"
+    assert (judge(later, WHOLE).verdict, words(judge(later, WHOLE))) == ("proven", [])
+    assert judge(later, LOSSES).verdict == "incomplete"
+
+
+def test_a_proof_ends_no_doubt_about_who_wrote_the_marker_or_the_files() -> None:
+    forged = replace(MARKED, marker=replace(MARKED.marker, problem="marker-content"))
+    assert (judge(forged, WHOLE).verdict, words(judge(forged, WHOLE))) == (
+        "suspect",
+        ["marker-content"],
+    )
+    strange = replace(MARKED, foreign=("notes",))
+    assert judge(strange, WHOLE).verdict == "suspect"
+    assert words(judge(strange, LOSSES))[0] == "foreign-files"
+
+
+def test_what_is_in_use_or_unreadable_is_so_whatever_was_proven() -> None:
+    assert judge(replace(MARKED, lock=LockState(Lock.HELD)), WHOLE).verdict == "busy"
+    assert judge(replace(MARKED, error="Input/output error"), WHOLE).verdict == "unreadable"
+
+
+def test_a_lock_that_cannot_be_looked_at_is_still_a_reason_beside_a_proof() -> None:
+    unknown = replace(MARKED, lock=LockState(Lock.UNKNOWN))
+    assert words(judge(unknown, WHOLE)) == ["lock-unknown"]
+
+
+@pytest.mark.parametrize(("busy", "verdict"), [(False, "unreadable"), (True, "busy")])
+def test_a_shard_that_could_not_be_proven_says_why(busy: bool, verdict: str) -> None:
+    failed = Evidence(failure=Reason("engine-unreadable", "why"), busy=busy)
+    assert judge(MARKED, failed).verdict == verdict
+    assert words(judge(MARKED, failed)) == ["engine-unreadable"]
+
+
+def test_values_that_may_be_on_other_servers_are_named() -> None:
+    judged = judge(MARKED, Evidence(values=10, missing=2, elsewhere=True))
+    assert words(judged) == ["values-missing", "on-other-servers"]
