@@ -124,7 +124,7 @@ class Cursor:
         self.shard = reader.path.name
         self._stream: Stream | None = None
         self._held: list[Pair] = []  # read, and not yet given out
-        self._given = b""  # the last key that was given out
+        self._from = b""  # no key from here on lies before what is held, or read next
 
     def blocks(self, low: bytes, high: bytes, count: int) -> Iterator[list[Pair]]:
         """Yield the pairs from key `low` to `high` (included), in blocks of about `count`.
@@ -140,24 +140,23 @@ class Cursor:
                 del block[end:]
                 if not block:
                     return
-            self._given = block[-1][0]
+            last = block[-1][0]
+            self._from = last + b"\0"
             yield block
-            if self._held or self._given >= high:
+            if self._held or last >= high:
                 return
             block = self._take(count)
 
     def _first(self, low: bytes, count: int) -> list[Pair]:
         """Return the pairs from `low` on: about `count` of them, or few where it has to seek."""
         held, self._held = self._held, []
-        if held and held[0][0] <= low <= held[-1][0]:
-            return held[bisect_left(held, low, key=_key) :]
+        known, self._from = self._from, low
         column = low[:ID_BYTES]
-        if held and held[0][0] > low and self._given and self._given < low:
-            return held  # nothing lies between what was given out and what is held
-        if not held and self._stream is not None and self._given[:ID_BYTES] == column:
-            block = self._take(count)
-            if block and block[-1][0] >= low and self._given < low:
-                return block[bisect_left(block, low, key=_key) :]
+        if known <= low:
+            if not held and known[:ID_BYTES] == column:
+                held = self._take(count)
+            if held and low <= held[-1][0]:
+                return held[bisect_left(held, low, key=_key) :]
         self._stream = self._reader.pairs(low)
         block = self._take(min(count, _PROBE))
         if count > _PROBE and block and block[-1][0][:ID_BYTES] == column:

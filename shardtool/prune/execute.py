@@ -27,6 +27,7 @@ from shardtool.disk.tree import measure
 from shardtool.errors import ShardtoolError, reason_of
 from shardtool.journal import Journal
 from shardtool.proof.receipts import is_same_new_side
+from shardtool.proof.state import make_durable
 from shardtool.prune.plan import Deletion, Plan
 from shardtool.prune.policy import decide
 from shardtool.prune.trash import Leftover, open_trash, trash_name, trash_of
@@ -73,6 +74,7 @@ class _Site:
     journal: Journal
     outcome: Outcome
     progress: Callable[[int], None]
+    durable: set[str]  # new shards that this run has synced
 
 
 def execute(plan: Plan, layout: Layout, outcome: Outcome, progress: Callable[[int], None]) -> None:
@@ -95,7 +97,9 @@ def execute(plan: Plan, layout: Layout, outcome: Outcome, progress: Callable[[in
             shards = stack.enter_context(opened(layout.old_shards, READ_DIRECTORY))
         descriptor = stack.enter_context(open_trash(trash, layout))
         outcome.free_before = outcome.free_after = file_system_at(trash).free_bytes
-        site = _Site(layout, shards, descriptor, trash, Journal(layout), outcome, progress)
+        site = _Site(
+            layout, shards, descriptor, trash, Journal(layout), outcome, progress, durable=set()
+        )
         try:
             _do(plan, site)
         except _JournalLostError:
@@ -284,7 +288,7 @@ def _changes(deletion: Deletion, plan: Plan, site: _Site, others: Others) -> tup
         return decision.reasons
     if not deletion.judged.shard.tree.is_same_as(found.tree):
         return (Reason("changed", "it changed since the plan was made"),)
-    return _new_side_changes(deletion, site)
+    return _not_durable(deletion, site) or _new_side_changes(deletion, site)
 
 
 def _new_side_changes(deletion: Deletion, site: _Site) -> tuple[Reason, ...]:
@@ -294,6 +298,19 @@ def _new_side_changes(deletion: Deletion, site: _Site) -> tuple[Reason, ...]:
         return ()
     words = "the new shards changed since they were read; the next prune proves it again"
     return (Reason("new-side-changed", words),)
+
+
+def _not_durable(deletion: Deletion, site: _Site) -> tuple[Reason, ...]:
+    """Have what a proof found written to the disk itself; say why if that fails."""
+    names = deletion.receipt.finding.new_states if deletion.receipt is not None else {}
+    for name in names.keys() - site.durable:
+        try:
+            make_durable(site.layout.new_shards / name)
+        except OSError as error:
+            words = f"new shard {name} can't be synced to disk: {reason_of(error)}"
+            return (Reason("new-side-not-durable", words),)
+        site.durable.add(name)
+    return ()
 
 
 def _take_out(deletion: Deletion, site: _Site) -> tuple[Reason, ...]:
