@@ -8,6 +8,7 @@ links to the shard's files, read-only; what it writes for itself goes there.
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import re
 import stat
@@ -19,6 +20,7 @@ from typing import Any, Protocol, TypeAlias
 
 from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
 from shardtool.errors import ShardtoolError, reason_of
+from shardtool.influxdb import leveldb
 
 Pair: TypeAlias = tuple[bytes, bytes]
 
@@ -86,8 +88,12 @@ def open_shard(shard: Path, engine: str, scratch: Path) -> Iterator[Reader]:
             links = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="s", dir=scratch)))
             # Through the descriptor: what is read is this directory, wherever it is moved to.
             _link(directory, links, _LMDB_FILE.__eq__ if engine == "lmdb" else _FILES.fullmatch)
+            if engine in ("leveldb", "hyperleveldb"):
+                leveldb.check(links)
         except OSError as error:
             raise EngineError(f"{shard}: can't be read: {reason_of(error)}") from None
+        except leveldb.LogError as error:
+            raise EngineError(f"{shard}/{error}") from None
         if engine == "lmdb":
             yield stack.enter_context(_Lmdb.opened(shard, links))
         else:
@@ -217,6 +223,11 @@ class _Lmdb:
                     lmdb.open(str(links), readonly=True, lock=False, create=False)
                 )
                 transaction = stack.enter_context(environment.begin())
+                used = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+                size = (links / _LMDB_FILE).stat().st_size
+                if size < used:  # reading what is not there would be the end of this process
+                    words = f"expected a file of {used} bytes or more, found {size}"
+                    raise EngineError(f"{shard}/{_LMDB_FILE}: {words}")
             except (lmdb.Error, OSError) as error:
                 raise EngineError(_words(shard, links, error)) from None
             yield cls(shard, links, transaction)
@@ -242,14 +253,23 @@ class _LmdbStream:
     def __init__(self, reader: _Lmdb, items: Iterator[Pair]) -> None:
         self._reader = reader
         self._items = items
+        self._last: bytes | None = None
 
     def take(self, count: int) -> list[Pair]:
         import lmdb
 
         try:
-            return list(islice(self._items, count))
+            found = list(islice(self._items, count))
         except lmdb.Error as error:
             raise self._reader.error(error) from None
+        if found:
+            # An lmdb has no checksums: a wrong page shows, if at all, by its place.
+            keys = [key for key, _ in found]
+            is_after = self._last is None or self._last < keys[0]
+            if not is_after or any(map(operator.ge, keys, keys[1:])):
+                raise EngineError(f"{self._reader.path}: its keys are out of order: a corrupt page")
+            self._last = keys[-1]
+        return found
 
 
 def _words(shard: Path, links: Path, error: Exception) -> str:

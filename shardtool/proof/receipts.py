@@ -137,8 +137,7 @@ class Receipts:
         name = f"{receipt.shard}.json"
         new = f".{name}.{os.getpid()}"
         try:
-            with _times_kept(self._layout.db):
-                make_directories(self.directory, like=self._layout.db)
+            self._make_directory()
             with self._opened() as directory:
                 try:
                     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
@@ -158,6 +157,15 @@ class Receipts:
                 f"{self.directory / name}: expected to write a receipt, "
                 f"found: {reason_of(error)}; without it the shard is proven again next time"
             ) from None
+
+    def _make_directory(self) -> None:
+        with _times_kept(self._layout.db):
+            make_directories(self.directory.parent, like=self._layout.db)
+        with opened(self.directory.parent, READ_DIRECTORY_ITSELF) as own:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self.directory.name, 0o755, dir_fd=own)
+                give_to_owner_of(self._layout.db, self.directory)
+                os.fsync(own)
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:
