@@ -161,11 +161,13 @@ class Receipts:
     def _make_directory(self) -> None:
         with _times_kept(self._layout.db):
             make_directories(self.directory.parent, like=self._layout.db)
-        with opened(self.directory.parent, READ_DIRECTORY_ITSELF) as own:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(self.directory.name, 0o755, dir_fd=own)
-                give_to_owner_of(self._layout.db, self.directory)
-                os.fsync(own)
+        with (
+            opened(self.directory.parent, READ_DIRECTORY_ITSELF) as own,
+            contextlib.suppress(FileExistsError),
+        ):
+            os.mkdir(self.directory.name, 0o755, dir_fd=own)
+            give_to_owner_of(self._layout.db, self.directory)
+            os.fsync(own)
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -46,7 +47,11 @@ def make_durable(shard: Path) -> None:
             if _DIARIES.fullmatch(name):
                 continue
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-            with opened_quietly(name, flags, dir_fd=directory) as file:
+            # What a server has just removed need not be on disk any more.
+            with (
+                contextlib.suppress(FileNotFoundError),
+                opened_quietly(name, flags, dir_fd=directory) as file,
+            ):
                 os.fsync(file)
         os.fsync(directory)
 
@@ -62,7 +67,10 @@ def state_in(directory: int) -> str:
     for name in sorted(os.listdir(directory)):
         if _DIARIES.fullmatch(name):
             continue
-        entry = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        try:
+            entry = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            continue  # a server has just removed it: the state of a moment later
         digest.update(
             b"%s\0%d %o %d %d %d\0"
             % (
