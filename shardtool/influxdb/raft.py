@@ -22,7 +22,7 @@ from typing import BinaryIO
 from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
 from shardtool.errors import reason_of
 from shardtool.influxdb import messages
-from shardtool.influxdb.errors import CatalogueError
+from shardtool.influxdb.errors import CatalogueError, LogError
 
 MAX_LOG = 1 << 30
 MAX_SNAPSHOT = 256 << 20
@@ -65,20 +65,6 @@ class SnapshotFile:
     path: Path
     term: int
     index: int
-
-
-class LogError(ValueError):
-    """A place in the log that no server wrote, nor a power cut left behind.
-
-    Args:
-        offset: where.
-        what: expected and found, in words.
-    """
-
-    def __init__(self, offset: int, what: str) -> None:
-        """Keep the offset apart, for the caller adds the path."""
-        super().__init__(f"at offset {offset}: {what}")
-        self.offset = offset
 
 
 def entries(raft: Path) -> Iterator[Entry]:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
 from shardtool.errors import ShardtoolError, reason_of
 from shardtool.influxdb import messages
+from shardtool.influxdb.errors import LogError
 
 WRITE = 1
 """The type of a request that writes points."""
@@ -66,20 +67,6 @@ class Request:
     series: tuple[Series, ...]
     query: str
     offset: int
-
-
-class LogError(ValueError):
-    """A place in a log.N that no server wrote, nor a power cut left behind.
-
-    Args:
-        offset: where.
-        what: expected and found, in words.
-    """
-
-    def __init__(self, offset: int, what: str) -> None:
-        """Keep the offset apart, for the caller adds the path."""
-        super().__init__(f"at offset {offset}: {what}")
-        self.offset = offset
 
 
 def log_files(wal: Path) -> list[Path]:

@@ -41,7 +41,7 @@ def fuzz_gob(data: bytes) -> None:
 
 def fuzz_raft_log(data: bytes) -> None:
     """Read the log's entries."""
-    with contextlib.suppress(raft.LogError):
+    with contextlib.suppress(LogError):
         list(raft.parse_log(io.BytesIO(data), len(data)))
 
 
@@ -53,7 +53,7 @@ def fuzz_snapshot(data: bytes) -> None:
 
 def fuzz_wal(data: bytes) -> None:
     """Read the requests of a log.N."""
-    with contextlib.suppress(wal.LogError):
+    with contextlib.suppress(LogError):
         list(wal.parse_log(io.BytesIO(data), len(data)))
 
 

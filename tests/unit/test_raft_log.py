@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fixtures import raft as encoder
 from fixtures.encode import message
 from shardtool.influxdb import raft
-from shardtool.influxdb.errors import CatalogueError
+from shardtool.influxdb.errors import CatalogueError, LogError
 
 Capture = Callable[[str], Path]
 
@@ -86,14 +86,14 @@ def test_garbage_in_the_middle_is_named_with_its_offset(tmp_path: Path, garbage:
 
 def test_a_length_that_swallows_the_entries_behind_it_is_no_torn_tail() -> None:
     changed = LOG[: STARTS[1]] + b"ffffffff\n" + LOG[STARTS[1] + 9 :]
-    with pytest.raises(raft.LogError, match=f"at offset {STARTS[1]}: .* with others in it"):
+    with pytest.raises(LogError, match=f"at offset {STARTS[1]}: .* with others in it"):
         parse(changed)
     # The last entry has none behind it: that is what a torn write looks like.
     assert len(parse(LOG[: STARTS[2]] + b"ffffffff\n" + LOG[STARTS[2] + 9 :])) == 2
 
 
 def test_a_head_that_is_followed_by_another_is_no_torn_tail() -> None:
-    with pytest.raises(raft.LogError, match=f"at offset {STARTS[1]}"):
+    with pytest.raises(LogError, match=f"at offset {STARTS[1]}"):
         parse(LOG[: STARTS[1]] + b"ffffffff\n" + LOG[STARTS[1] :])
 
 
@@ -105,15 +105,13 @@ def test_an_entry_that_is_no_message_is_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_entry_is_named() -> None:
-    with pytest.raises(
-        raft.LogError, match=f"at offset {STARTS[1]}: expected the entry 2, found 3"
-    ):
+    with pytest.raises(LogError, match=f"at offset {STARTS[1]}: expected the entry 2, found 3"):
         parse(LOG[: STARTS[1]] + LOG[STARTS[2] :])
 
 
 def test_an_entry_without_a_name_is_refused() -> None:
     body = message((1, 1), (2, 0))
-    with pytest.raises(raft.LogError, match="expected an index and a command's name"):
+    with pytest.raises(LogError, match="expected an index and a command's name"):
         parse(b"%8x\n" % len(body) + body)
 
 
@@ -121,7 +119,7 @@ def test_an_entry_without_a_name_is_refused() -> None:
 def test_arbitrary_bytes_are_read_or_refused(data: bytes) -> None:
     try:
         parse(data)
-    except raft.LogError as error:
+    except LogError as error:
         assert 0 <= error.offset <= len(data)
 
 
@@ -134,7 +132,7 @@ def test_a_changed_log_is_read_or_refused(
         changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
     try:
         parse(bytes(changed))
-    except raft.LogError as error:
+    except LogError as error:
         assert 0 <= error.offset <= len(changed)
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fixtures import Node
 from fixtures import wal as encoder
 from shardtool.influxdb import wal
+from shardtool.influxdb.errors import LogError
 
 Capture = Callable[[str], Path]
 
@@ -94,7 +95,7 @@ def test_a_length_that_swallows_the_requests_behind_it_is_no_torn_tail(broken: s
     second = parse(log)[1].offset
     head = log[second : second + 8] if broken == "length" else b"\xfe" * 8
     changed = log[:second] + head + b"\xff\xff\xff\xff" + log[second + 12 :]
-    with pytest.raises(wal.LogError, match=rf"at offset {second}: .* with request 3 in it"):
+    with pytest.raises(LogError, match=rf"at offset {second}: .* with request 3 in it"):
         parse(changed)
 
 
@@ -109,7 +110,7 @@ def test_a_request_whose_head_alone_reached_the_disk_ends_the_log() -> None:
 def test_arbitrary_bytes_are_read_or_refused(data: bytes) -> None:
     try:
         parse(data)
-    except wal.LogError as error:
+    except LogError as error:
         assert 0 <= error.offset <= len(data)
 
 
@@ -122,7 +123,7 @@ def test_a_changed_log_is_read_or_refused(
         changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
     try:
         parse(bytes(changed))
-    except wal.LogError as error:
+    except LogError as error:
         assert 0 <= error.offset <= len(changed)
 
 
@@ -148,7 +149,7 @@ def test_a_request_that_says_another_number_inside_is_refused() -> None:
     request = encoder.Request(1, 1, "test", "cpu", ("n",), ())
     log, _ = encoder.encode([request])
     changed = struct.pack(">I", 7) + log[4:]
-    with pytest.raises(wal.LogError, match="expected request_number 7 as before it, found 1"):
+    with pytest.raises(LogError, match="expected request_number 7 as before it, found 1"):
         parse(changed)
 
 
