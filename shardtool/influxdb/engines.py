@@ -85,7 +85,10 @@ def open_shard(shard: Path, engine: str, scratch: Path) -> Iterator[Reader]:
     with contextlib.ExitStack() as stack:
         try:
             directory = stack.enter_context(opened_quietly(shard, READ_DIRECTORY_ITSELF))
-            links = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="s", dir=scratch)))
+            made = tempfile.TemporaryDirectory(
+                prefix="s", dir=scratch, ignore_cleanup_errors=True
+            )  # it is the caller's to remove with all that is in it
+            links = Path(stack.enter_context(made))
             # Through the descriptor: what is read is this directory, wherever it is moved to.
             _link(directory, links, _LMDB_FILE.__eq__ if engine == "lmdb" else _FILES.fullmatch)
             if engine in ("leveldb", "hyperleveldb"):
