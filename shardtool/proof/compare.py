@@ -96,6 +96,7 @@ def _by_column(reader: Reader, block: list[Pair]) -> Iterator[Piece]:
         end = len(block)
         if block[-1][0][:ID_BYTES] != column:
             end = bisect_right(block, column + b"\xff" * (VALUE_KEY - ID_BYTES), key=_key)
+            end = max(end, start + 1)  # a key that is too long may sort behind that
         keys, values = zip(*block[start:end], strict=True)
         if set(map(len, keys)) != {VALUE_KEY}:
             odd = next(key for key in keys if len(key) != VALUE_KEY)
@@ -228,7 +229,9 @@ def _is_same(piece: Piece, block: list[Pair]) -> bool:
     if len(block) != len(piece.keys):
         return False
     keys, values = zip(*block, strict=True)
-    return values == piece.values and _strides(keys) == _strides(piece.keys)
+    if values != piece.values or set(map(len, keys)) != {VALUE_KEY}:
+        return False
+    return _strides(keys) == _strides(piece.keys)
 
 
 def _strides(keys: Sequence[bytes]) -> tuple[bytes, bytes]:
