@@ -110,15 +110,20 @@ def prove_all(jobs: Sequence[Job], setting: Setting, told: Told) -> Generator[Ou
                     running[connection] = pid, job
                 for ready in wait(list(running)):
                     assert isinstance(ready, Connection)
-                    outcome = _heard(ready, *running[ready], told)
-                    if outcome is not None:
+                    end = _heard(ready, *running[ready], told)
+                    if end is not None:
                         del running[ready]
-                        yield outcome
+                    if isinstance(end, ShardtoolError):
+                        raise end
+                    if end is not None:
+                        yield end
         finally:
             for connection, (pid, _) in running.items():
                 connection.close()
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+                # ctrl-C may have come right after one was waited for.
+                with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
 
 
 @contextlib.contextmanager
@@ -180,8 +185,11 @@ def _start(
         os._exit(status)
 
 
-def _heard(connection: Connection, pid: int, job: Job, told: Told) -> Outcome | None:
-    """Take one message of a child; return its outcome if that was it, or if the child died."""
+def _heard(
+    connection: Connection, pid: int, job: Job, told: Told
+) -> Outcome | ShardtoolError | None:
+    """Take one message of a child; return its outcome if that was it, or if the child died, or
+    the error that ends the whole run."""
     name = job.question.shard.name
     try:
         kind, content = connection.recv()
@@ -201,7 +209,7 @@ def _heard(connection: Connection, pid: int, job: Job, told: Told) -> Outcome | 
     connection.close()
     os.waitpid(pid, 0)
     if kind == "error":
-        raise ShardtoolError(content)
+        return ShardtoolError(content)
     outcome: Outcome = content
     return outcome
 
