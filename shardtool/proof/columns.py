@@ -113,12 +113,13 @@ class Index:
         """Series that have a column with `~` in its name, or seem to: the columns of `a~b` look
         like columns `b~...` of a series `a`."""
         spoiled = set()
+        lengths = set(map(len, self._series))
         for text in self._columns.values():
             # All `~` but the last: up to there it may be a series, and a `~` follows later.
             at = text.find("~")
             last = text.rfind("~")
             while (at := text.find("~", at + 1)) not in (-1, last):
-                if text[:at] in self._series:
+                if at in lengths and text[:at] in self._series:
                     spoiled.add(text[:at])
         return frozenset(spoiled)
 

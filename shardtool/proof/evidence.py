@@ -15,7 +15,7 @@ from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
 from shardtool.disk.locks import Lock, look_at_lock
 from shardtool.journal import History
 from shardtool.proof.prove import Question
-from shardtool.proof.receipts import Receipt, Receipts, is_same_new_side
+from shardtool.proof.receipts import NewSide, Receipt, Receipts
 from shardtool.proof.run import Job, Outcome, Setting, Told, prove_all
 from shardtool.proof.storage import LocalShard
 
@@ -74,9 +74,9 @@ def accepted_in(history: History) -> Accepted:
 def held(layout: Layout, shards: Iterable[str], history: History) -> Proofs:
     """Return what the receipts that hold say of `shards`."""
     proofs = Proofs(accepted_in(history))
-    receipts = Receipts(layout)
+    receipts, new_side = Receipts(layout), NewSide(layout)
     for shard in receipts.names().intersection(shards):
-        receipt = receipts.holding(shard)
+        receipt = receipts.holding(shard, new_side)
         if receipt is not None:
             proofs.add(receipt)
             proofs.reused.add(shard)
@@ -174,6 +174,6 @@ def still_proven(layout: Layout) -> Callable[[Mapping[str, Any]], bool]:
         receipt = Receipts(layout).read(str(intent.get("shard")))
         if receipt is None or receipt.finding.digest != intent.get("digest"):
             return False
-        return is_same_new_side(receipt, layout, datetime.now(UTC))
+        return NewSide(layout).is_same(receipt)
 
     return says

@@ -54,38 +54,38 @@ class Receipt:
     finding: Finding
 
 
-def holds(receipt: Receipt, layout: Layout, now: datetime) -> bool:
-    """Say whether both sides are still as they were when the receipt's proof read them.
-
-    Args:
-        receipt: the receipt.
-        layout: the node that it is of.
-        now: the present moment.
-    """
-    return is_same_old_side(receipt, layout.old_shards / receipt.shard) and is_same_new_side(
-        receipt, layout, now
-    )
+def is_same_old_side(receipt: Receipt, layout: Layout) -> bool:
+    """Say whether the old shard is as it was when the receipt's proof read it."""
+    return _state(layout.old_shards / receipt.shard) == receipt.finding.old_state
 
 
-def is_same_old_side(receipt: Receipt, shard: Path) -> bool:
-    """Say whether the old shard, which may lie in the trash by now, is as it was read."""
+class NewSide:
+    """The new shards as they are now; each is looked at once."""
+
+    def __init__(self, layout: Layout) -> None:
+        """Name the new shards of `layout`; nothing is looked at yet."""
+        self._layout = layout
+        self._now = datetime.now(UTC)
+        self._states: dict[str, str | None] = {}
+
+    def is_same(self, receipt: Receipt) -> bool:
+        """Say whether the new shards that hold what a proof found are as it read them."""
+        finding = receipt.finding
+        if finding.asked and not timedelta() <= self._now - receipt.proven_at < ANSWERS_HOLD:
+            return False
+        return all(self._state(name) == state for name, state in finding.new_states.items())
+
+    def _state(self, name: str) -> str | None:
+        if name not in self._states:
+            self._states[name] = _state(self._layout.new_shards / name)
+        return self._states[name]
+
+
+def _state(shard: Path) -> str | None:
     try:
-        return state_of(shard) == receipt.finding.old_state
+        return state_of(shard)
     except EngineError:
-        return False
-
-
-def is_same_new_side(receipt: Receipt, layout: Layout, now: datetime) -> bool:
-    """Say whether the new shards that hold what was found are as they were read."""
-    if receipt.finding.asked and not timedelta() <= now - receipt.proven_at < ANSWERS_HOLD:
-        return False
-    try:
-        return all(
-            state_of(layout.new_shards / name) == state
-            for name, state in receipt.finding.new_states.items()
-        )
-    except EngineError:
-        return False
+        return None
 
 
 class Receipts:
@@ -121,11 +121,12 @@ class Receipts:
             return None
         return receipt if receipt is not None and receipt.shard == shard else None
 
-    def holding(self, shard: str) -> Receipt | None:
-        """Return a shard's receipt if there is one and it holds now."""
+    def holding(self, shard: str, new_side: NewSide) -> Receipt | None:
+        """Return a shard's receipt if there is one and both sides are as its proof read them."""
         receipt = self.read(shard)
-        now = datetime.now(UTC)
-        return receipt if receipt is not None and holds(receipt, self._layout, now) else None
+        if receipt is None or not is_same_old_side(receipt, self._layout):
+            return None
+        return receipt if new_side.is_same(receipt) else None
 
     def write(self, receipt: Receipt) -> None:
         """Write a receipt in the place of the shard's last one: whole, or not at all.

@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,7 +25,7 @@ from shardtool.disk.remove import Removal, remove_tree
 from shardtool.disk.tree import measure
 from shardtool.errors import ShardtoolError, reason_of
 from shardtool.journal import Journal
-from shardtool.proof.receipts import is_same_new_side
+from shardtool.proof.receipts import NewSide
 from shardtool.proof.state import make_durable
 from shardtool.prune.plan import Deletion, Plan
 from shardtool.prune.policy import decide
@@ -294,7 +293,7 @@ def _changes(deletion: Deletion, plan: Plan, site: _Site, others: Others) -> tup
 def _new_side_changes(deletion: Deletion, site: _Site) -> tuple[Reason, ...]:
     """Say whether the new shards that a proof rests on are still as they were then."""
     receipt = deletion.receipt
-    if receipt is None or is_same_new_side(receipt, site.layout, datetime.now(UTC)):
+    if receipt is None or NewSide(site.layout).is_same(receipt):
         return ()
     words = "the new shards changed since they were read; the next prune proves it again"
     return (Reason("new-side-changed", words),)
