@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -182,14 +182,15 @@ class Wanted:
 
 
 def look(
-    piece: Piece, column: bytes, cursors: Sequence[Cursor], wanted: Wanted | None
+    piece: Piece, column: bytes, cursors: Iterable[Cursor], wanted: Wanted | None
 ) -> tuple[Wanted | None, list[Cursor]]:
     """Look for a piece's values under the new id `column` in new shards.
 
     Args:
         piece: the values; in each of the shards they may all lie.
         column: the id in the new storage, 8 bytes.
-        cursors: the new shards that can hold them, most likely first.
+        cursors: the new shards that can hold them, most likely first; each is done with before
+            the next one is asked for.
         wanted: what an earlier look has left to be found; None for all of the piece.
 
     Returns:

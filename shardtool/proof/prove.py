@@ -285,7 +285,8 @@ class _Work:
             shards = covers[known.name.database].shards
             if column.favourite in shards[1:]:
                 shards = (column.favourite, *(s for s in shards if s != column.favourite))
-            cursors = [self._storage.cursor(name) for name in shards]
+            # One after the other: opening one may close another.
+            cursors = map(self._storage.cursor, shards)
             wanted, helpful = look(part, known.id, cursors, wanted)
             for cursor in helpful:
                 column.favourite = cursor.shard

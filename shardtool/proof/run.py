@@ -258,7 +258,11 @@ def _attempts(
         listing = Listing(shard.name, scratch)
         storage = NewStorage(setting.catalogue, setting.local, scratch)
         try:
-            question = replace(job.question, old_state=state_of(shard))
+            state = state_of(shard)
+        except EngineError as error:
+            return Outcome(shard.name, None, "engine-unreadable", str(error))
+        question = replace(job.question, old_state=state)
+        try:
             with storage:
                 teller = _Teller(writer, listing)
                 finding = prove(question, setting.catalogue, storage, scratch, teller, asker)
