@@ -55,12 +55,12 @@ _MOST_ROWS = 40  # of losses that people are shown; --json and --list have all
 _STYLES = {"proven": "good", "incomplete": "bad", "suspect": "bad", "unreadable": "bad"}
 _WORDS = {
     "future": "dated after the migration, which copied only what was older than itself",
-    "name": "a name with ~, \" or \\, or one that begins another's with ~: 0.8 skips the series",
+    "name": "a name with ~, \" or \\, or that begins another's with ~: 0.8 skips those",
     "unknown-database": "0.8 does not know the database, so it never looked at it",
     "expired": "older than its shard space keeps values: 0.8 has let go of them",
     "dropped": "the series, the database or the space was dropped in 0.8",
     "not-migrated": "nothing of the column was brought over from this shard",
-    "unknown": "other values of the column are there; see 0.8's log for errors of the time",
+    "unknown": "other values of the column are there; look for errors in 0.8's log",
 }
 
 

@@ -8,6 +8,7 @@ links to the shard's files, read-only; what it writes for itself goes there.
 from __future__ import annotations
 
 import contextlib
+import errno
 import operator
 import os
 import re
@@ -79,18 +80,16 @@ def open_shard(shard: Path, engine: str, scratch: Path) -> Iterator[Reader]:
 
     Raises:
         EngineError: it can't be opened: not there, corrupt, or an engine that nobody knows.
+        ShardtoolError: there is no room in `scratch`.
     """
     if engine not in ("leveldb", "hyperleveldb", "rocksdb", "lmdb"):
         raise EngineError(f"{shard}: expected an engine that 0.8 has, found type {engine!r}")
     with contextlib.ExitStack() as stack:
         try:
             directory = stack.enter_context(opened_quietly(shard, READ_DIRECTORY_ITSELF))
-            made = tempfile.TemporaryDirectory(
-                prefix="s", dir=scratch, ignore_cleanup_errors=True
-            )  # it is the caller's to remove with all that is in it
-            links = Path(stack.enter_context(made))
+            wanted = _LMDB_FILE.__eq__ if engine == "lmdb" else _FILES.fullmatch
             # Through the descriptor: what is read is this directory, wherever it is moved to.
-            _link(directory, links, _LMDB_FILE.__eq__ if engine == "lmdb" else _FILES.fullmatch)
+            links = stack.enter_context(_linked(directory, _names(directory, wanted), scratch))
             if engine in ("leveldb", "hyperleveldb"):
                 leveldb.check(links)
         except OSError as error:
@@ -103,13 +102,39 @@ def open_shard(shard: Path, engine: str, scratch: Path) -> Iterator[Reader]:
             yield stack.enter_context(_Rocks.opened(shard, links))
 
 
-def _link(directory: int, links: Path, wanted: Callable[[str], Any]) -> None:
-    for name in os.listdir(directory):
-        if wanted(name):
-            mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-            if not stat.S_ISREG(mode):
-                raise OSError(0, f"{name} is no regular file")
-            os.symlink(f"/proc/self/fd/{directory}/{name}", links / name)
+def _names(directory: int, wanted: Callable[[str], Any]) -> list[str]:
+    names = [name for name in os.listdir(directory) if wanted(name)]
+    for name in names:
+        if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+            raise OSError(0, f"{name} is no regular file")
+    return names
+
+
+@contextlib.contextmanager
+def _linked(directory: int, names: list[str], scratch: Path) -> Iterator[Path]:
+    """Make a directory in `scratch` with links to the files `names` of another, and yield it.
+
+    Raises:
+        ShardtoolError: `scratch` has no room for it; that is no fault of the shard.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            made = tempfile.TemporaryDirectory(
+                prefix="s", dir=scratch, ignore_cleanup_errors=True
+            )  # it is the caller's to remove with all that is in it
+            links = Path(stack.enter_context(made))
+            for name in names:
+                os.symlink(f"/proc/self/fd/{directory}/{name}", links / name)
+        except OSError as error:
+            raise _no_room(scratch, reason_of(error)) from None
+        yield links
+
+
+def _no_room(scratch: Path, reason: str) -> ShardtoolError:
+    return ShardtoolError(
+        f"{scratch}: expected room for links to the shards' files, found: {reason}; "
+        "set TMPDIR to a directory with more"
+    )
 
 
 class _Rocks:
@@ -145,6 +170,8 @@ class _Rocks:
         try:
             database = Rdict(str(links), options, access_type=access)
         except Exception as error:  # noqa: BLE001 - rocksdict raises nothing more precise
+            if os.strerror(errno.ENOSPC) in str(error):  # it writes to its links alone
+                raise _no_room(links, os.strerror(errno.ENOSPC)) from None
             raise EngineError(_words(shard, links, error)) from None
         try:
             yield cls(shard, links, database)
@@ -276,8 +303,8 @@ class _LmdbStream:
 
 
 def _words(shard: Path, links: Path, error: Exception) -> str:
-    """Given an engine's error, return it as a reason: our paths for the scratch directory's."""
-    text = " ".join(str(error).replace(str(links), str(shard)).split())
+    """Given an engine's error, return it as a reason: files without the scratch directory."""
+    text = " ".join(str(error).replace(f"{links}/", "").replace(str(links), str(shard)).split())
     if len(text) > _MESSAGE_END:
         text = text[:_MESSAGE_END] + "..."
     return f"{shard}: its engine can't read it: {text}"

@@ -7,6 +7,7 @@ unreadable, and the others go on.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import gc
 import os
@@ -33,6 +34,7 @@ from shardtool.proof.storage import LocalShard, NewStorage
 
 _ATTEMPTS = 3  # files that vanish under the reader: link again so many times in all
 _TELL_SECONDS = 0.2
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 _PREFIX = "shardtool-links-"
 
 
@@ -161,6 +163,7 @@ def _start(
     job: Job, setting: Setting, scratch: Path, others: list[Connection]
 ) -> tuple[int, Connection]:
     reader, writer = Pipe(duplex=False)
+    parent = os.getpid()
     pid = os.fork()
     if pid:
         writer.close()
@@ -172,6 +175,7 @@ def _start(
         for connection in (reader, *others):
             connection.close()
         # The parent is told of ctrl-C too, and ends its children.
+        _end_with(parent)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
@@ -183,6 +187,16 @@ def _start(
         status = 0
     finally:
         os._exit(status)
+
+
+def _end_with(parent: int) -> None:
+    """Have the kernel end this process when its parent dies, however it does.
+
+    What goes on reading after a kill has the shard open, which is busy to the next run then.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # it was killed just before
 
 
 def _heard(
