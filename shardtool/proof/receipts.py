@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from shardtool.datadir.inventory import is_shard_name
 from shardtool.datadir.layout import Layout
 from shardtool.disk.durable import (
     READ_DIRECTORY_ITSELF,
@@ -29,6 +30,7 @@ from shardtool.disk.durable import (
 )
 from shardtool.errors import ShardtoolError, reason_of
 from shardtool.influxdb.engines import EngineError
+from shardtool.proof.causes import CAUSES
 from shardtool.proof.columns import Name
 from shardtool.proof.prove import Finding, Loss
 from shardtool.proof.state import state_of
@@ -201,24 +203,45 @@ def _document(receipt: Receipt) -> dict[str, Any]:
 
 
 def _parsed(document: Any) -> Receipt | None:
+    """Given a receipt's JSON, return it; None where it is none that shardtool wrote."""
     if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
         return None
     try:
         shard, proven_at = document.pop("shard"), document.pop("proven_at")
         losses = tuple(
-            Loss(Name(**loss.pop("name")), **{k: _known(v) for k, v in loss.items()})
+            Loss(Name(**_typed(loss.pop("name"))), **_typed(loss))
             for loss in document.pop("losses")
         )
-        new_states = {str(name): str(state) for name, state in document.pop("new_states").items()}
-        finding = Finding(
-            losses=losses, new_states=new_states, **{k: _known(v) for k, v in document.items()}
-        )
-        return Receipt(str(shard), datetime.fromisoformat(proven_at).astimezone(UTC), finding)
+        new_states = _typed(document.pop("new_states"))
+        finding = Finding(losses=losses, new_states=new_states, **_typed(document))
+        receipt = Receipt(str(shard), datetime.fromisoformat(proven_at).astimezone(UTC), finding)
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError):
         return None
+    return receipt if _agrees_with_itself(finding) else None
 
 
-def _known(value: Any) -> Any:
-    if not isinstance(value, int | str):
-        raise TypeError("a receipt's fields are numbers and texts")
-    return value
+_NUMBERS = frozenset({"values", "missing", "different", "asked", "first_us", "last_us"})
+
+
+def _typed(fields: dict[str, Any]) -> dict[str, Any]:
+    for name, value in fields.items():
+        expected = bool if name == "elsewhere" else int if name in _NUMBERS else str
+        if type(value) is not expected:
+            raise TypeError(f"{name}: expected {expected.__name__}")
+    return fields
+
+
+def _agrees_with_itself(finding: Finding) -> bool:
+    losses = finding.losses
+    counts = (finding.missing, finding.different, finding.asked)
+    found_here = finding.values - sum(counts)
+    return (
+        min(*counts, found_here) >= 0
+        and all(min(loss.missing, loss.different) >= 0 for loss in losses)
+        and all(loss.cause in CAUSES for loss in losses)
+        and sum(loss.missing for loss in losses) == finding.missing
+        and sum(loss.different for loss in losses) == finding.different
+        and all(map(is_shard_name, finding.new_states))
+        # What was found here rests on something.
+        and (not found_here or bool(finding.new_states))
+    )
