@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from fixtures import HAVE_PLYVEL, Node, Row, leveldb, read
 from fixtures.encode import Pair
 from fixtures.engines import Engine, Storage
+from shardtool.influxdb import engines
 from shardtool.influxdb.engines import EngineError, open_shard
 from tests.conftest import Listing
 
@@ -351,7 +352,7 @@ def test_a_manifest_that_is_cut_anywhere_is_an_error(
     shard = copied(log)
     manifest = shard / "MANIFEST-000002"
     manifest.write_bytes(manifest.read_bytes()[:keep])
-    refusal(shard, "leveldb", scratch)
+    assert ("whole record" if keep else "MANIFEST") in refusal(shard, "leveldb", scratch)
 
 
 @needs_tables
@@ -500,3 +501,11 @@ def test_deleted_and_overwritten_keys_are_what_was_written_last(
     found = dict(all_pairs(shard, "leveldb", scratch))
     assert keys[0] not in found
     assert found[keys[1]] == b"\x28\x07"
+
+
+def test_an_engine_that_ends_too_early_without_a_word_is_an_error(
+    log: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = list(read.pairs(log))
+    monkeypatch.setattr(engines._Rocks, "items", lambda self, start: iter(expected[:100]))
+    assert expected[99][0].hex() in refusal(log, "leveldb", scratch)
