@@ -113,8 +113,10 @@ class NewStorage:
 
     def _cover(self, ranges: list[ShardRange]) -> Cover:
         # A directory of a shard that raft has given to other servers is not asked by anybody.
+        # Which server this is may not be known: then a shard is here if it is everywhere.
         own = self._catalogue.own_server
-        ours = [shard for shard in ranges if own is None or own in shard.servers]
+        owners = {s.id for s in self._catalogue.servers} if own is None else {own}
+        ours = [shard for shard in ranges if owners.issubset(shard.servers)]
         names = [f"{shard.id:05d}" for shard in ours]
         return Cover(tuple(n for n in names if n in self._local), len(ours) < len(ranges))
 

@@ -447,6 +447,35 @@ def test_a_directory_of_a_shard_that_belongs_to_another_server_does_not_count(
     assert proven(node, 7) == before
 
 
+@pytest.mark.parametrize("name", [None, b"ffffffffff"])
+def test_where_it_is_not_known_which_server_this_is_only_what_all_have_counts(
+    name: bytes | None, tmp_path: Path
+) -> None:
+    spaces = (Space("some", "/.*/", 7), Space("all", "/^S/", 7, replication=2))
+    node = Node(tmp_path / "data", version="0.8", servers=2, spaces=spaces)
+    values = [*rows(5), *rows(5, series="S")]
+    node.old_shard(7, rows=values, start=START)
+    node.migrate(7)
+    (node.raft / "name").unlink()
+    if name is not None:
+        (node.raft / "name").write_bytes(name)
+    found = proven(node, 7)
+    assert lost_by_column(found) == {("test", "s", "n"): 5}
+    assert found.elsewhere
+
+
+@pytest.mark.parametrize("name", [None, b"ffffffffff"])
+def test_of_a_single_server_it_need_not_be_known_which_it_is(
+    name: bytes | None, node: Node
+) -> None:
+    node.old_shard(7, points=20)
+    node.migrate(7)
+    (node.raft / "name").unlink()
+    if name is not None:
+        (node.raft / "name").write_bytes(name)
+    assert proven(node, 7).missing == 0
+
+
 @pytest.mark.parametrize("missing", ["sst", "directory", "type"])
 def test_a_new_shard_that_is_not_whole_proves_nothing(missing: str, node: Node) -> None:
     node.old_shard(7, rows=rows(10), start=START)
