@@ -306,3 +306,27 @@ def test_no_shard_at_all_leaves_everything_missing() -> None:
     wanted, helpful = look(piece, NEW, [], None)
     assert wanted == Wanted({suffix(1): b"x"}, {})
     assert helpful == []
+
+
+@pytest.mark.parametrize(
+    ("there", "missing", "different"),
+    [
+        ((suffix(2, 1), b"b"), 0, 0),
+        ((suffix(2, 2), b"b"), 1, 0),
+        ((suffix(2, 1 << 40), b"b"), 1, 0),
+        ((suffix(3, 1), b"b"), 1, 0),
+        ((suffix(2, 1), b"c"), 0, 1),
+        ((suffix(2, 1), b""), 0, 1),
+        ((suffix(2, 1), b"b\0"), 0, 1),
+    ],
+)
+def test_a_single_byte_between_two_equal_ends_is_seen(
+    there: tuple[bytes, bytes], missing: int, different: int
+) -> None:
+    old = {suffix(1): b"a", suffix(2): b"b", suffix(9): b"c"}
+    new = {suffix(1): b"a", suffix(9): b"c"} | dict([there])
+    piece = Piece(OLD, tuple(OLD + key for key in old), tuple(old.values()))
+    wanted, _ = look(piece, NEW, [Cursor(shard({NEW + k: v for k, v in new.items()}))], None)
+    found = wanted or Wanted({}, {})
+    assert len(found.different) == different
+    assert len(found.missing) - len(found.different) == missing
