@@ -330,3 +330,10 @@ def test_a_single_byte_between_two_equal_ends_is_seen(
     found = wanted or Wanted({}, {})
     assert len(found.different) == different
     assert len(found.missing) - len(found.different) == missing
+
+
+def test_a_value_that_is_found_in_the_end_is_not_different_beside_one_that_is_lost() -> None:
+    piece = Piece(OLD, (OLD + suffix(1), OLD + suffix(2)), (b"right", b"lost"))
+    wrong, right = (shard({NEW + suffix(1): value}) for value in (b"wrong", b"right"))
+    wanted, _ = look(piece, NEW, [Cursor(wrong), Cursor(right)], None)
+    assert wanted == Wanted({suffix(2): b"lost"}, {})
