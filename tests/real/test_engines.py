@@ -237,7 +237,7 @@ def test_a_block_size_that_ends_just_before_the_corrupt_block_hides_nothing(
 
 
 @needs_tables
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_a_flipped_bit_anywhere_in_a_table_gives_an_error_or_the_same(
     data: st.DataObject, tables: Path, scratch: Path
@@ -247,7 +247,7 @@ def test_a_flipped_bit_anywhere_in_a_table_gives_an_error_or_the_same(
 
 
 @pytest.mark.parametrize("name", ["000003.log", "MANIFEST-000002", "CURRENT"])
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_a_flipped_bit_anywhere_in_a_log_or_manifest_gives_an_error_or_the_same(
     data: st.DataObject, name: str, log: Path, scratch: Path

@@ -783,7 +783,7 @@ NAMES = st.sampled_from([("s", "n"), ("s", "m"), ("S", "n"), ("s~t", "n"), ("s",
 VALUES: st.SearchStrategy[Value] = st.sampled_from([1, 2, 1.0, True, "", "x"])
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     points=st.dictionaries(
         st.tuples(NAMES, st.integers(0, 30), st.integers(1, 2)), VALUES, min_size=1, max_size=40

@@ -154,7 +154,7 @@ def requests(draw: st.DrawFn) -> tuple[bytes, bytes, int]:
     return column + low, column + high, draw(COUNTS)
 
 
-@settings(max_examples=500)
+@settings(max_examples=250)
 @given(
     one=CONTENTS,
     other=CONTENTS,
@@ -175,7 +175,7 @@ def test_a_cursor_never_skips_or_repeats_whatever_it_is_asked_for(
         assert found == sorted(pair for pair in held.items() if low <= pair[0] <= high)
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(content=CONTENTS, asked=st.lists(requests(), min_size=2, max_size=8), data=st.data())
 def test_a_cursor_that_is_left_in_the_middle_never_skips_either(
     content: dict[bytes, bytes], asked: list[tuple[bytes, bytes, int]], data: st.DataObject
@@ -215,7 +215,7 @@ def model(
     return lost, {key: values for key, values in others.items() if values}
 
 
-@settings(max_examples=500)
+@settings(max_examples=250)
 @given(
     old=st.dictionaries(SUFFIXES, VALUES, min_size=1, max_size=30),
     data=st.data(),
