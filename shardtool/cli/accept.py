@@ -11,7 +11,7 @@ from typing import Any
 from shardtool.cli import exits
 from shardtool.cli.options import named_shards
 from shardtool.cli.output import Output, plural, safe
-from shardtool.cli.proving import add_api, prove_into
+from shardtool.cli.proving import add_api, ask_again, prove_into
 from shardtool.cli.verify import show_losses
 from shardtool.datadir.inventory import take_inventory
 from shardtool.datadir.layout import Layout, find_layout
@@ -92,6 +92,7 @@ def _look(args: argparse.Namespace, layout: Layout, out: Output) -> tuple[Judged
     old = {shard.name: shard for shard in inventory.old or ()}
     (name,) = named_shards([args.shard], old, layout) or [args.shard]
     proofs: Proofs = held(layout, [name], Journal(layout).read())
+    ask_again(proofs, args)
     if name not in proofs.receipts and is_readable(old[name]):
         prove_into(proofs, [old[name]], args, layout, inventory, out)
     judged = judge(old[name], proofs.evidence.get(name))

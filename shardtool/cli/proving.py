@@ -38,6 +38,15 @@ def add_api(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def ask_again(proofs: Proofs, args: argparse.Namespace) -> None:
+    """Where --api gives a cluster to ask, leave out what a receipt says of shards that lack values
+    which other servers may have: it does not know what they would answer."""
+    if args.api is not None:
+        for name, receipt in list(proofs.receipts.items()):
+            if receipt.finding.elsewhere:
+                proofs.forget(name)
+
+
 @contextlib.contextmanager
 def new_side(args: argparse.Namespace, layout: Layout, inventory: Inventory) -> Iterator[Setting]:
     """Yield what old shards are compared with.

@@ -20,7 +20,7 @@ from shardtool.cli.options import (
 )
 from shardtool.cli.output import Output, iso, moment, plural, safe, short, size, unseen
 from shardtool.cli.progress import Progress
-from shardtool.cli.proving import add_api, prove_into
+from shardtool.cli.proving import add_api, ask_again, prove_into
 from shardtool.datadir.inventory import OldShard, take_inventory
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.datadir.verdict import Judged, Reason, judge_all
@@ -141,6 +141,7 @@ def _plan(args: argparse.Namespace, layout: Layout, out: Output) -> Plan:
     now = time.time_ns()
     proofs = held(layout, present if only is None else only, history)
     if not (args.no_verify or policy.trust_marker):
+        ask_again(proofs, args)
         known = judge_all(inventory, proofs.evidence)
         prove_into(proofs, _unproven(known, policy, now), args, layout, inventory, out)
     return make_plan(

@@ -13,7 +13,7 @@ from typing import Any
 from shardtool.cli import exits
 from shardtool.cli.options import add_shards, named_shards
 from shardtool.cli.output import Output, plural, safe, short, table_lines, unseen
-from shardtool.cli.proving import add_api, prove_into
+from shardtool.cli.proving import add_api, ask_again, prove_into
 from shardtool.datadir.inventory import Inventory, OldShard, take_inventory
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.datadir.verdict import Judged, as_found, judge
@@ -133,10 +133,9 @@ def _proofs(args: argparse.Namespace, layout: Layout, chosen: tuple[OldShard, ..
     if args.again:
         return Proofs(accepted_in(history))
     proofs = held(layout, (shard.name for shard in chosen), history)
+    ask_again(proofs, args)
     for name, receipt in list(proofs.receipts.items()):
-        # A receipt has no single values; and it does not know what other servers would answer.
-        asks = args.api is not None and receipt.finding.elsewhere
-        if asks or (args.list and receipt.finding.lost):
+        if args.list and receipt.finding.lost:  # a receipt has no single values
             proofs.forget(name)
     return proofs
 

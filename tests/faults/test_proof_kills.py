@@ -1,0 +1,261 @@
+"""Kill verify, accept and prune at their n-th system call, or fail it, and look what is left.
+
+Never is there half a receipt that holds, never is one of before lost, never does a shard go that
+was not proven; a plain rerun ends in the same state as an uninterrupted run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures import Node
+from tests.conftest import COMMAND, REPOSITORY, Listing, Run
+from tests.e2e.proof_world import (
+    document,
+    events,
+    in_trash,
+    old_shards,
+    prune,
+    receipts,
+    verdicts,
+    verify,
+)
+
+pytestmark = [pytest.mark.usefixtures("strace"), pytest.mark.timeout(300)]
+
+ACCEPT = ("accept", "1", "--because", "test data", "--missing", "2", "-q")
+List = Callable[[Path], Listing]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A node whose shard 1 loses two values and whose shard 2 is proven; no receipt yet."""
+    node = Node(tmp_path_factory.mktemp("original") / "data", version="0.8")
+    for number in (1, 2):
+        node.old_shard(number, points=5, databases={"test": ("cpu",)})
+    node.migrate(2)
+    node.migrate(1, lose=2)
+    return node.path
+
+
+def injected(data: Path, call: str, number: int, action: str, *words: str) -> bool:
+    """Run a command and have `action` befall the `number`-th `call` of the parent process.
+
+    Returns whether it came so far; a run that ends by itself has fewer such calls. The children
+    that read shards are not traced: they write nothing below the data directory.
+    """
+    trace = data.parent / "trace"
+    own = data / "db/.shardtool"
+    # Of all that is opened, what is opened in our own directory (by its descriptor).
+    only = ("-P", own, "-P", own / "proofs") if call == "openat" else ()
+    done = subprocess.run(
+        [
+            *("strace", "-qq", "-o", trace, *only),
+            *("-e", f"trace={call}", "-e", f"inject={call}:{action}:when={number}"),
+            *(*COMMAND, "--data", data, *words),
+        ],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    assert "mistake in shardtool" not in done.stderr, done.stderr
+    found = trace.read_text()
+    return "INJECTED" in found or "killed by SIGKILL" in found
+
+
+def fresh(original: Path, data: Path) -> Path:
+    """Copy the node; what was at `data` goes."""
+    shutil.rmtree(data, ignore_errors=True)
+    shutil.copytree(original, data, symlinks=True)
+    return data
+
+
+def sound(data: Path) -> dict[str, Any]:
+    """Assert that each receipt is whole; return them by shard."""
+    found = {}
+    for name in receipts(data):
+        if not name.startswith("."):
+            content = json.loads((data / "db/.shardtool/proofs" / name).read_text())
+            assert content["schema"] == "shardtool/receipt/1"
+            found[name[:5]] = content
+    return found
+
+
+def same(shards: dict[str, Any]) -> None:
+    """Assert that verify says of the node what is so."""
+    assert verdicts(shards) == {"00001": "incomplete", "00002": "proven"}
+    assert shards["00001"]["missing"] == 2
+
+
+KILL = "signal=KILL"
+ERRORS = ("error=ENOSPC", "error=EROFS", "error=EIO")
+# What a receipt is written with, and how each of these calls fails on a bad day.
+EACH = [
+    *((call, KILL) for call in ("openat", "write", "fsync", "renameat", "mkdir", "fchmod")),
+    *(("openat", "error=EROFS"), ("write", "error=ENOSPC"), ("fsync", "error=EIO")),
+]
+
+
+@pytest.mark.parametrize(("call", "action"), EACH)
+def test_a_first_receipt_is_whole_or_not_there(
+    call: str, action: str, original: Path, shardtool: Run, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    number = 0
+    while True:
+        number += 1
+        came = injected(fresh(original, data), call, number, action, "verify", "-q")
+        if not came:
+            break
+        sound(data)
+        assert old_shards(data) == ["00001", "00002"]
+        same(verify(shardtool, data))
+        assert set(sound(data)) == {"00001", "00002"}
+        assert not (data / "db/.shardtool/journal").exists()
+    assert number > 1, f"verify made no {call}"
+
+
+@pytest.mark.parametrize(
+    ("call", "action"),
+    [
+        *(("fsync", KILL), ("renameat", KILL)),
+        *(("write", "error=ENOSPC"), ("renameat", "error=EROFS")),
+    ],
+)
+def test_a_receipt_of_before_is_never_lost(
+    call: str, action: str, original: Path, shardtool: Run, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    number = 0
+    while True:
+        number += 1
+        fresh(original, data)
+        verify(shardtool, data)
+        before = sound(data)
+        if not injected(data, call, number, action, "verify", "--again", "-q"):
+            break
+        after = sound(data)
+        assert set(after) == {"00001", "00002"}
+        for name, content in after.items():
+            # The old one or a whole new one: both hold.
+            assert content["digest"] == before[name]["digest"]
+            assert content["missing"] == before[name]["missing"]
+        shards = verify(shardtool, data)
+        assert all(shard["from_receipt"] for shard in shards.values())
+        same(shards)
+    assert number > 1
+
+
+def accepted_or_not(data: Path) -> bool:
+    """Say whether the journal has the acceptance, whole."""
+    found = events(data, "accepted")
+    assert len(found) <= 1
+    assert all((one["shard"], one["missing"]) == ("00001", 2) for one in found)
+    return bool(found)
+
+
+@pytest.mark.parametrize(
+    ("call", "action"),
+    [("write", KILL), ("fsync", KILL), ("write", "error=ENOSPC"), ("fsync", "error=EIO")],
+)
+def test_an_acceptance_is_recorded_whole_or_not_at_all(
+    call: str, action: str, original: Path, shardtool: Run, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    number = 0
+    while True:
+        number += 1
+        fresh(original, data)
+        verify(shardtool, data)
+        if not injected(data, call, number, action, *ACCEPT):
+            break
+        was = accepted_or_not(data)
+        planned = prune(shardtool, data, "--dry-run", "1")
+        assert bool(planned["delete"]) == was, (call, number)
+        # A plain rerun ends as an uninterrupted run does, and records nothing twice.
+        assert shardtool("--data", data, *ACCEPT).returncode == 0
+        assert accepted_or_not(data)
+        assert sorted(prune(shardtool, data, "--yes")["deleted"]) == ["00001", "00002"]
+    assert number > 1
+
+
+@pytest.mark.parametrize("action", ERRORS)
+def test_an_acceptance_that_cant_be_written_is_one_line_and_1(
+    action: str, original: Path, shardtool: Run, tmp_path: Path
+) -> None:
+    data = fresh(original, tmp_path / "data")
+    verify(shardtool, data)
+    trace = tmp_path / "trace"
+    journal = data / "db/.shardtool/journal"
+    journal.touch()
+    done = subprocess.run(
+        [
+            *("strace", "-qq", "-o", trace, "-P", journal),
+            *("-e", "trace=write", "-e", f"inject=write:{action}:when=1"),
+            *(*COMMAND, "--data", data, *ACCEPT),
+        ],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "INJECTED" in trace.read_text()
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert str(journal) in line
+    assert not accepted_or_not(data)
+
+
+@pytest.mark.parametrize("call", ["renameat", "unlinkat", "fsync"])
+def test_a_prune_of_proven_shards_that_is_killed_anywhere_takes_no_other(
+    call: str, original: Path, shardtool: Run, listing: List, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    whole = {n: e[4] for n, e in listing(original / "db/shard_db/00002").items()}
+    incomplete = {n: e[4] for n, e in listing(original / "db/shard_db/00001").items()}
+    number = 0
+    while True:
+        number += 1
+        fresh(original, data)
+        trace = tmp_path / "trace"
+        subprocess.run(
+            [
+                *("strace", "-qq", "-o", trace, "-e", f"trace={call}"),
+                *("-e", f"inject={call}:signal=KILL:when={number}"),
+                *(*COMMAND, "--data", data, "prune", "--yes", "-q"),
+            ],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        if "killed by SIGKILL" not in trace.read_text():
+            break
+        shard = data / "db/shard_db/00001"
+        assert {n: e[4] for n, e in listing(shard).items()} == incomplete
+        if "00002" in old_shards(data):
+            shard = data / "db/shard_db/00002"
+            assert {n: e[4] for n, e in listing(shard).items()} == whole
+            assert in_trash(data) == []
+        elif not events(data, "renamed"):
+            (name,) = in_trash(data)
+            found = listing(data / "db/.shardtool/trash" / name)
+            assert {n: e[4] for n, e in found.items()} == whole
+        done = shardtool("--data", data, "prune", "--yes", "--json")
+        assert done.returncode == 3
+        document(done)
+        assert old_shards(data) == ["00001"]
+        assert in_trash(data) == []
+    assert number > 1
