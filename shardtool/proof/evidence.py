@@ -17,6 +17,7 @@ from shardtool.journal import History
 from shardtool.proof.prove import Question
 from shardtool.proof.receipts import NewSide, Receipt, Receipts
 from shardtool.proof.run import Job, Outcome, Setting, Told, prove_all
+from shardtool.proof.source import RaftCatalogue
 from shardtool.proof.storage import LocalShard
 
 Accepted: TypeAlias = frozenset[tuple[str, str, str]]
@@ -74,7 +75,7 @@ def accepted_in(history: History) -> Accepted:
 def held(layout: Layout, shards: Iterable[str], history: History) -> Proofs:
     """Return what the receipts that hold say of `shards`."""
     proofs = Proofs(accepted_in(history))
-    receipts, new_side = Receipts(layout), NewSide(layout)
+    receipts, new_side = Receipts(layout), NewSide(layout, RaftCatalogue(layout.raft))
     for shard in receipts.names().intersection(shards):
         receipt = receipts.holding(shard, new_side)
         if receipt is not None:
@@ -168,12 +169,14 @@ def still_proven(layout: Layout) -> Callable[[Mapping[str, Any]], bool]:
     new one: whether it has changed since, so that what was found may be gone.
     """
 
+    raft = RaftCatalogue(layout.raft)
+
     def says(intent: Mapping[str, Any]) -> bool:
         if intent.get("evidence") not in ("proof", "accepted"):
             return True  # the marker was trusted, out loud
         receipt = Receipts(layout).read(str(intent.get("shard")))
         if receipt is None or receipt.finding.digest != intent.get("digest"):
             return False
-        return NewSide(layout).is_same(receipt)
+        return NewSide(layout, raft).is_same(receipt)
 
     return says

@@ -11,8 +11,9 @@ from typing import Protocol
 from shardtool.influxdb.catalogue import Catalogue
 from shardtool.influxdb.engines import Reader, open_shard
 from shardtool.influxdb.keys import time_of
+from shardtool.proof.basis import Basis
 from shardtool.proof.causes import CAUSES, ColumnCauses, causes_of
-from shardtool.proof.columns import Index, Name, OldColumn, read_index
+from shardtool.proof.columns import Index, Known, Name, OldColumn, read_index
 from shardtool.proof.compare import Digest, Piece, Suffix, Wanted, look, pieces, suffixes
 from shardtool.proof.storage import Cover, NewStorage
 
@@ -56,6 +57,8 @@ class Finding:
             have the same digest, in whatever state the new storage is.
         old_state: state of the old shard when it was read.
         new_states: states of the new shards that hold what was found, by name.
+        ids: the ids in the new storage under which it was found, as ranges.
+        basis: digest of what these ids and shards are in the catalogue; see basis.Basis.
     """
 
     values: int
@@ -68,6 +71,8 @@ class Finding:
     losses_digest: str
     old_state: str
     new_states: dict[str, str]
+    ids: str
+    basis: str
 
     @property
     def lost(self) -> int:
@@ -206,6 +211,7 @@ class _Column:
     lost: int = 0
     tallies: dict[str, _Tally] = field(default_factory=dict)
     favourite: str = ""  # the new shard that had the last piece
+    used: set[Known] = field(default_factory=set)  # names under which anything was found
 
 
 class _Work:
@@ -232,6 +238,7 @@ class _Work:
         self._missing_digest = hashlib.sha256()
         self._different_digest = hashlib.sha256()
         self._used: set[str] = set()
+        self._basis = Basis(catalogue)
         self._asked = 0
         self._elsewhere = False
         self.values = 0
@@ -288,6 +295,9 @@ class _Work:
             # One after the other: opening one may close another.
             cursors = map(self._storage.cursor, shards)
             wanted, helpful = look(part, known.id, cursors, wanted)
+            if helpful and known not in column.used:
+                column.used.add(known)
+                self._basis.add_column(int.from_bytes(known.id), known.name)
             for cursor in helpful:
                 column.favourite = cursor.shard
                 self._used.add(cursor.shard)
@@ -360,6 +370,8 @@ class _Work:
     def finding(self) -> Finding:
         """Return what was found, after the last piece."""
         self._end_column()
+        for name in self._used:
+            self._basis.add_shard(name)
         digests = self._missing_digest.digest() + self._different_digest.digest()
         return Finding(
             values=self.values,
@@ -372,4 +384,6 @@ class _Work:
             losses_digest=hashlib.sha256(digests).hexdigest(),
             old_state=self._question.old_state,
             new_states={name: self._storage.states[name] for name in sorted(self._used)},
+            ids=self._basis.ids(),
+            basis=self._basis.hexdigest(),
         )

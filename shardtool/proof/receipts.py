@@ -30,9 +30,11 @@ from shardtool.disk.durable import (
 )
 from shardtool.errors import ShardtoolError, reason_of
 from shardtool.influxdb.engines import EngineError
+from shardtool.proof.basis import basis_now
 from shardtool.proof.causes import CAUSES
 from shardtool.proof.columns import Name
 from shardtool.proof.prove import Finding, Loss
+from shardtool.proof.source import RaftCatalogue
 from shardtool.proof.state import state_of
 
 SCHEMA = "shardtool/receipt/1"
@@ -62,20 +64,28 @@ def is_same_old_side(receipt: Receipt, layout: Layout) -> bool:
 
 
 class NewSide:
-    """The new shards as they are now; each is looked at once."""
+    """The new storage as it is now: what raft knows, and the shards, each looked at once."""
 
-    def __init__(self, layout: Layout) -> None:
-        """Name the new shards of `layout`; nothing is looked at yet."""
+    def __init__(self, layout: Layout, raft: RaftCatalogue) -> None:
+        """Name the new storage of `layout`; nothing is looked at yet."""
         self._layout = layout
+        self._raft = raft
         self._now = datetime.now(UTC)
         self._states: dict[str, str | None] = {}
 
     def is_same(self, receipt: Receipt) -> bool:
-        """Say whether the new shards that hold what a proof found are as it read them."""
+        """Say whether what a proof found is still where it found it, and still what it was."""
         finding = receipt.finding
         if finding.asked and not timedelta() <= self._now - receipt.proven_at < ANSWERS_HOLD:
             return False
-        return all(self._state(name) == state for name, state in finding.new_states.items())
+        states = finding.new_states
+        if any(self._state(name) != state for name, state in states.items()):
+            return False
+        known = self._raft.now()
+        try:
+            return known is not None and basis_now(*known, finding.ids, states) == finding.basis
+        except (ValueError, OverflowError):
+            return False  # no ranges that shardtool wrote
 
     def _state(self, name: str) -> str | None:
         if name not in self._states:
@@ -143,7 +153,9 @@ class Receipts:
             self._make_directory()
             with self._opened() as directory:
                 try:
-                    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(new, dir_fd=directory)
+                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
                     with opened(new, flags, dir_fd=directory) as file:
                         write_all(file, content)
                         os.fchmod(file, 0o644)

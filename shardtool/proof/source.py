@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from shardtool.datadir.layout import Layout
-from shardtool.influxdb.api import Api
+from shardtool.errors import ShardtoolError
 from shardtool.influxdb.catalogue import (
     Catalogue,
     CatalogueError,
@@ -13,6 +16,12 @@ from shardtool.influxdb.catalogue import (
     read_catalogue,
 )
 from shardtool.influxdb.raft import own_name
+from shardtool.proof.basis import ById, columns_by_id
+
+if TYPE_CHECKING:
+    from shardtool.influxdb.api import Api
+
+_Stamp: TypeAlias = tuple[tuple[int, int, int, int] | None, ...]
 
 
 def catalogue_of(layout: Layout, api: Api | None) -> Catalogue:
@@ -24,7 +33,7 @@ def catalogue_of(layout: Layout, api: Api | None) -> Catalogue:
 
     Raises:
         CatalogueError: it can't be told.
-        ShardtoolError: the server can't be asked.
+        ShardtoolError: the server can't be asked, or is of another cluster.
     """
     if api is None:
         return read_catalogue(layout.raft)
@@ -34,9 +43,42 @@ def catalogue_of(layout: Layout, api: Api | None) -> Catalogue:
         dropped = read_catalogue(layout.raft).dropped
     except CatalogueError:
         dropped = catalogue.dropped
+    name = own_name(layout.raft)
+    own = [server.id for server in catalogue.servers if server.raft_name == name]
+    if not own:
+        raise ShardtoolError(
+            f"{api.url}: expected a server of this node's cluster, found none that is called "
+            f"{name!r} as {layout.raft / 'name'} is; check --api and --data"
+        )
+    return replace(catalogue, dropped=dropped, own_server=own[0])
+
+
+class RaftCatalogue:
+    """What the raft directory says, read again only where it has changed."""
+
+    def __init__(self, raft: Path) -> None:
+        """Name the directory; nothing is read yet."""
+        self._raft = raft
+        self._stamp: _Stamp = ()
+        self._known: tuple[Catalogue, ById] | None = None
+
+    def now(self) -> tuple[Catalogue, ById] | None:
+        """Return the catalogue and its columns by id; None where it can't be told."""
+        stamp = tuple(_stamp(self._raft / name) for name in ("log", "snapshot", "name"))
+        if stamp != self._stamp:
+            try:
+                catalogue = read_catalogue(self._raft)
+            except CatalogueError:
+                self._known = None
+            else:
+                self._known = catalogue, columns_by_id(catalogue)
+            self._stamp = stamp
+        return self._known
+
+
+def _stamp(path: Path) -> tuple[int, int, int, int] | None:
     try:
-        name = own_name(layout.raft)
-    except CatalogueError:
-        name = None
-    own = next((server.id for server in catalogue.servers if server.raft_name == name), None)
-    return replace(catalogue, dropped=dropped, own_server=own)
+        entry = os.lstat(path)
+    except OSError:
+        return None
+    return entry.st_ino, entry.st_size, entry.st_mtime_ns, entry.st_ctime_ns

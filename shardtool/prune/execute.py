@@ -26,6 +26,7 @@ from shardtool.disk.tree import measure
 from shardtool.errors import ShardtoolError, reason_of
 from shardtool.journal import Journal
 from shardtool.proof.receipts import NewSide
+from shardtool.proof.source import RaftCatalogue
 from shardtool.proof.state import make_durable
 from shardtool.prune.plan import Deletion, Plan
 from shardtool.prune.policy import decide
@@ -73,6 +74,7 @@ class _Site:
     journal: Journal
     outcome: Outcome
     progress: Callable[[int], None]
+    raft: RaftCatalogue
     durable: set[str]  # new shards that this run has synced
 
 
@@ -97,7 +99,15 @@ def execute(plan: Plan, layout: Layout, outcome: Outcome, progress: Callable[[in
         descriptor = stack.enter_context(open_trash(trash, layout))
         outcome.free_before = outcome.free_after = file_system_at(trash).free_bytes
         site = _Site(
-            layout, shards, descriptor, trash, Journal(layout), outcome, progress, durable=set()
+            layout,
+            shards,
+            descriptor,
+            trash,
+            Journal(layout),
+            outcome,
+            progress,
+            RaftCatalogue(layout.raft),
+            durable=set(),
         )
         try:
             _do(plan, site)
@@ -293,7 +303,7 @@ def _changes(deletion: Deletion, plan: Plan, site: _Site, others: Others) -> tup
 def _new_side_changes(deletion: Deletion, site: _Site) -> tuple[Reason, ...]:
     """Say whether the new shards that a proof rests on are still as they were then."""
     receipt = deletion.receipt
-    if receipt is None or NewSide(site.layout).is_same(receipt):
+    if receipt is None or NewSide(site.layout, site.raft).is_same(receipt):
         return ()
     words = "the new shards changed since they were read; the next prune proves it again"
     return (Reason("new-side-changed", words),)

@@ -20,13 +20,15 @@ from fixtures import HAVE_PLYVEL, Node
 from shardtool.datadir.inventory import take_inventory
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.errors import ShardtoolError
+from shardtool.influxdb.model import Catalogue, Dropped
 from shardtool.journal import History
+from shardtool.proof.basis import Basis, basis_now
 from shardtool.proof.columns import Name
 from shardtool.proof.evidence import Proofs, held, local_shards, prove_shards
 from shardtool.proof.prove import Finding, Loss
 from shardtool.proof.receipts import NewSide, Receipt, Receipts
 from shardtool.proof.run import Setting
-from shardtool.proof.source import catalogue_of
+from shardtool.proof.source import RaftCatalogue, catalogue_of
 from tests.conftest import Unprivileged
 
 WHEN = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -44,8 +46,11 @@ FINDING = Finding(
     losses_digest="b" * 64,
     old_state="c" * 64,
     new_states={"00009": "d" * 64},
+    ids="1-2,9",
+    basis="e" * 64,
 )
 RECEIPT = Receipt("00007", WHEN, FINDING)
+CATALOGUE = Catalogue(frozenset(), {}, {}, (), (), 1, Dropped())
 
 
 class Quiet:
@@ -78,7 +83,10 @@ class World:
         return proofs.receipts["00007"]
 
     def holds(self) -> bool:
-        return self.receipts.holding("00007", NewSide(self.layout)) is not None
+        return (
+            self.receipts.holding("00007", NewSide(self.layout, RaftCatalogue(self.layout.raft)))
+            is not None
+        )
 
 
 @pytest.fixture
@@ -303,11 +311,12 @@ def test_a_new_shard_that_a_proof_does_not_rest_on_may_change(world: World) -> N
     ],
 )
 def test_what_other_servers_answered_holds_for_a_day(
-    age: timedelta, is_held: bool, layout: Layout
+    age: timedelta, is_held: bool, world: World
 ) -> None:
-    finding = replace(FINDING, asked=96, new_states={})
+    finding = replace(world.prove().finding, asked=1)
     receipt = Receipt("00007", datetime.now(UTC) - age, finding)
-    assert NewSide(layout).is_same(receipt) is is_held
+    new_side = NewSide(world.layout, RaftCatalogue(world.layout.raft))
+    assert new_side.is_same(receipt) is is_held
 
 
 # -- receipts that are none --
@@ -464,14 +473,14 @@ def test_a_mutated_receipt_is_none_or_one_that_can_be_shown(
     place[key] = value
     receipts = planted(layout, json.dumps(found).encode())
     receipt = receipts.read("00007")
-    NewSide(layout)
+    NewSide(layout, RaftCatalogue(layout.raft))
     if receipt is not None:
         finding = receipt.finding
         assert f"{finding.values:,}".replace(",", "") == str(finding.values)
         assert finding.missing == 3
         assert finding.different == 1
         assert all(isinstance(state, str) for state in finding.new_states.values())
-        receipts.holding("00007", NewSide(layout))
+        receipts.holding("00007", NewSide(layout, RaftCatalogue(layout.raft)))
         receipts.write(receipt)
         assert receipts.read("00007") == receipt
 
@@ -561,3 +570,55 @@ def test_a_write_that_fails_leaves_the_last_receipt(
     monkeypatch.undo()
     assert receipts.read("00007") == RECEIPT
     assert [path.name for path in receipts.directory.iterdir()] == ["00007.json"]
+
+
+# -- what raft knows --
+
+
+def test_a_receipt_rests_on_what_raft_knows_and_not_on_files_alone(world: World) -> None:
+    world.prove()
+    log = world.layout.raft / "log"
+    kept = log.read_bytes()
+    log.write_bytes(kept[: len(kept) // 3])  # as a restore of an old snapshot would leave it
+    assert not world.holds()
+    log.unlink()
+    assert not world.holds()
+    log.write_bytes(kept)
+    assert world.holds()
+
+
+def test_new_series_and_shards_change_nothing_about_a_receipt(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.prove()
+    world.node.raft_command(
+        "create_series_field_ids",
+        {"Database": "test", "Series": [{"name": "another", "fields": ["n"]}]},
+    )
+    assert world.holds()
+
+
+@pytest.mark.parametrize("command", ["drop_series", "drop_db", "remove_shard_space"])
+def test_what_is_dropped_in_raft_ends_a_receipt_before_any_file_has_changed(
+    command: str, tmp_path: Path
+) -> None:
+    world = World(tmp_path)
+    world.prove()
+    payload: dict[str, dict[str, str]] = {
+        "drop_series": {"Database": "test", "Series": "cpu"},
+        "drop_db": {"name": "test"},
+        "remove_shard_space": {"Database": "test", "Name": "short_term"},
+    }
+    world.node.raft_command(command, payload[command])
+    assert not world.holds()
+
+
+def test_ids_are_told_as_ranges_whatever_their_order() -> None:
+    basis = Basis(CATALOGUE)
+    for number in (7, 1, 3, 2, 9, 8):
+        basis.add_column(number, Name("d", "s", f"c{number}"))
+    assert basis.ids() == "1-3,7-9"
+    by_id = {number: Name("d", "s", f"c{number}") for number in range(20)}
+    assert basis_now(CATALOGUE, by_id, basis.ids(), ()) == basis.hexdigest()
+    by_id[3] = Name("d", "s", "another")
+    assert basis_now(CATALOGUE, by_id, basis.ids(), ()) != basis.hexdigest()
+    assert basis_now(CATALOGUE, {}, basis.ids(), ()) != basis.hexdigest()
