@@ -101,6 +101,14 @@ def test_a_key_that_no_shard_has_is_an_error(odd: bytes) -> None:
         list(pieces(shard(sound | {odd: b"x"}), nothing))
 
 
+def test_a_key_so_long_that_it_sorts_behind_its_column_is_an_error_too() -> None:
+    # Found by fuzzing: of all ones, and longer than a value's key.
+    beyond = OLD + b"\xff" * 17
+    after = b"\x02" + bytes(7) + suffix(1)
+    with pytest.raises(EngineError, match="keys of 24 bytes"):
+        list(pieces(shard({beyond: b"", after: b""}), nothing))
+
+
 def test_the_end_of_each_block_is_told() -> None:
     told: list[bytes] = []
     held = {OLD + suffix(time): b"x" for time in range(5)}
