@@ -133,17 +133,31 @@ def _scratch() -> Iterator[Path]:
     """Make a directory for links and yield it; it goes at the end, and so do those of runs that
     were killed."""
     parent = Path(tempfile.gettempdir())
-    try:
-        _sweep(parent)
-        directory = tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise ShardtoolError(
-            f"{parent}: expected room for links to the shards' files, "
-            f"found: {reason_of(error)}; set TMPDIR to a directory that can be written"
-        ) from None
-    with directory as path, opened(Path(path), READ_DIRECTORY_ITSELF) as descriptor:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield Path(path)
+    with contextlib.ExitStack() as stack:
+        try:
+            _sweep(parent)
+            path = _made_and_locked(stack)
+        except OSError as error:
+            raise ShardtoolError(
+                f"{parent}: expected room for links to the shards' files, "
+                f"found: {reason_of(error)}; set TMPDIR to a directory that can be written"
+            ) from None
+        yield path
+
+
+def _made_and_locked(stack: contextlib.ExitStack) -> Path:
+    """Make a directory with a lock on it, which tells other runs that it is in use."""
+    while True:
+        with contextlib.ExitStack() as made:
+            directory = tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
+            path = Path(made.enter_context(directory))
+            # Before the lock is on it, another run may sweep it away: then there is a next one.
+            with contextlib.suppress(FileNotFoundError, BlockingIOError):
+                descriptor = made.enter_context(opened(path, READ_DIRECTORY_ITSELF))
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if path.exists():
+                    stack.push(made.pop_all())
+                    return path
 
 
 def _sweep(parent: Path) -> None:
