@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shardtool.cli import exits
@@ -17,6 +17,7 @@ from shardtool.cli.proving import add_api, ask_again, prove_into
 from shardtool.datadir.inventory import Inventory, OldShard, take_inventory
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.datadir.verdict import Judged, as_found, judge
+from shardtool.disk.locks import Lock
 from shardtool.errors import UsageError
 from shardtool.journal import Journal
 from shardtool.proof.causes import CAUSES
@@ -124,7 +125,12 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 def _chosen(shards: list[str], inventory: Inventory, layout: Layout) -> tuple[OldShard, ...]:
     only = named_shards(shards, (s.name for s in inventory.old or ()), layout)
-    return tuple(s for s in inventory.old or () if only is None or s.name in only)
+    chosen = (s for s in inventory.old or () if only is None or s.name in only)
+    # Who only reads it, another verify say, is in nobody's way; a database has the lock.
+    return tuple(
+        replace(shard, open_files=()) if shard.lock.state is Lock.FREE else shard
+        for shard in chosen
+    )
 
 
 def _proofs(args: argparse.Namespace, layout: Layout, chosen: tuple[OldShard, ...]) -> Proofs:

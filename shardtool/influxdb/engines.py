@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from shardtool.datadir.inventory import ENGINES
 from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
 from shardtool.errors import ShardtoolError, reason_of
 from shardtool.influxdb import leveldb
@@ -82,8 +83,9 @@ def open_shard(shard: Path, engine: str, scratch: Path) -> Iterator[Reader]:
         EngineError: it can't be opened: not there, corrupt, or an engine that nobody knows.
         ShardtoolError: there is no room in `scratch`.
     """
-    if engine not in ("leveldb", "hyperleveldb", "rocksdb", "lmdb"):
-        raise EngineError(f"{shard}: expected an engine that 0.8 has, found type {engine!r}")
+    if engine not in ENGINES:
+        found = "something else" if engine == "unknown" else repr(engine)
+        raise EngineError(f"{shard}/type: expected one of {', '.join(ENGINES)}, found {found}")
     with contextlib.ExitStack() as stack:
         try:
             directory = stack.enter_context(opened_quietly(shard, READ_DIRECTORY_ITSELF))
@@ -92,6 +94,8 @@ def open_shard(shard: Path, engine: str, scratch: Path) -> Iterator[Reader]:
             links = stack.enter_context(_linked(directory, _names(directory, wanted), scratch))
             if engine in ("leveldb", "hyperleveldb"):
                 leveldb.check(links)
+            elif engine == "rocksdb":
+                leveldb.check_logs(links)
         except OSError as error:
             raise EngineError(f"{shard}: can't be read: {reason_of(error)}") from None
         except leveldb.LogError as error:

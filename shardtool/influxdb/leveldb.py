@@ -32,6 +32,26 @@ class LogError(ValueError):
     """A log or a manifest is not whole: which file, where, and what was found."""
 
 
+def check_logs(directory: Path) -> frozenset[str]:
+    """Insist that the logs of a LevelDB or a RocksDB are whole, and return their names.
+
+    RocksDB's have the same form: what it has added since needs options that InfluxDB never sets.
+
+    Args:
+        directory: the database, or links to its files.
+
+    Raises:
+        LogError: something is wrong with one of them.
+        OSError: one can't be read.
+    """
+    logs = frozenset(path.name for path in directory.iterdir() if _LOG.fullmatch(path.name))
+    for name in sorted(logs):
+        with (directory / name).open("rb") as file:
+            for _ in records(file, name, may_be_torn=True):
+                pass
+    return logs
+
+
 def check(directory: Path) -> None:
     """Insist that a LevelDB's logs and its manifest are whole, and the log that it names is there.
 
@@ -42,11 +62,7 @@ def check(directory: Path) -> None:
         LogError: something is wrong with one of them.
         OSError: one can't be read.
     """
-    logs = {path.name for path in directory.iterdir() if _LOG.fullmatch(path.name)}
-    for name in sorted(logs):
-        with (directory / name).open("rb") as file:
-            for _ in records(file, name, may_be_torn=True):
-                pass
+    logs = check_logs(directory)
     try:
         manifest = (directory / "CURRENT").read_bytes().decode("ascii").strip()
     except (FileNotFoundError, UnicodeDecodeError):

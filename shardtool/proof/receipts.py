@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -38,6 +39,7 @@ from shardtool.proof.source import RaftCatalogue
 from shardtool.proof.state import state_of
 
 SCHEMA = "shardtool/receipt/1"
+_UNFINISHED = re.compile(r"\..*\.json\.([1-9]\d{0,18})", re.ASCII | re.DOTALL)
 _MOST_BYTES = 256 << 20  # of a receipt; one with a million columns of losses has some 200 MB
 # What other servers answered can't be looked at again: a receipt that rests on it holds a day.
 ANSWERS_HOLD = timedelta(days=1)
@@ -107,6 +109,7 @@ class Receipts:
         """Name the receipts of `layout`; nothing is read or created yet."""
         self._layout = layout
         self.directory: Path = layout.own / "proofs"
+        self._swept = False
 
     def names(self) -> frozenset[str]:
         """Return the names of the shards that have a receipt, whether it holds or not."""
@@ -152,9 +155,10 @@ class Receipts:
         try:
             self._make_directory()
             with self._opened() as directory:
+                if not self._swept:
+                    self._swept = True
+                    _sweep(directory)
                 try:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(new, dir_fd=directory)
                     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
                     with opened(new, flags, dir_fd=directory) as file:
                         write_all(file, content)
@@ -193,6 +197,25 @@ class Receipts:
                 yield directory
             finally:
                 os.close(directory)
+
+
+def _sweep(directory: int) -> None:
+    """Remove what runs that were killed had begun to write."""
+    for name in os.listdir(directory):
+        match = _UNFINISHED.fullmatch(name)
+        if match and (int(match[1]) == os.getpid() or not _is_alive(int(match[1]))):
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=directory)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 @contextlib.contextmanager

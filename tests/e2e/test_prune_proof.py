@@ -318,10 +318,6 @@ def test_an_old_shard_that_takes_a_value_after_its_proof_stays(node: Node, shard
     ],
     ids=["series dropped", "database dropped", "new shard dropped", "raft lost"],
 )
-@pytest.mark.xfail(
-    reason="a receipt knows the state of the new shards' files, not what raft knew: the values "
-    "are there under ids that nobody can tell any more, and the shard goes"
-)
 def test_a_shard_whose_columns_raft_has_forgotten_since_its_proof_stays(
     forget: Callable[[Node], object], node: Node, shardtool: Run
 ) -> None:

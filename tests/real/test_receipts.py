@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -622,3 +623,16 @@ def test_ids_are_told_as_ranges_whatever_their_order() -> None:
     by_id[3] = Name("d", "s", "another")
     assert basis_now(CATALOGUE, by_id, basis.ids(), ()) != basis.hexdigest()
     assert basis_now(CATALOGUE, {}, basis.ids(), ()) != basis.hexdigest()
+
+
+def test_what_a_killed_run_had_begun_to_write_is_removed_by_the_next(layout: Layout) -> None:
+    receipts = Receipts(layout)
+    receipts.write(RECEIPT)
+    ended = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True)
+    dead = receipts.directory / f".00008.json.{ended.stdout.strip()}"
+    alive = receipts.directory / f".00008.json.{os.getppid()}"
+    foreign = receipts.directory / ".notes"
+    for path in (dead, alive, foreign):
+        path.touch()
+    Receipts(layout).write(RECEIPT)
+    assert [path.exists() for path in (dead, alive, foreign)] == [False, True, True]
