@@ -33,6 +33,7 @@ class Evidence:
         missing: how many of them are nowhere in the new storage.
         different: how many are there with another content.
         elsewhere: some of the missing ones may be on other servers.
+        unasked: some of them are in shards of a space that does not take their series.
         accepted: the operator has accepted exactly these losses (`shardtool accept`).
         failure: why the shard could not be proven at all.
         busy: the failure is another process at work.
@@ -42,6 +43,7 @@ class Evidence:
     missing: int = 0
     different: int = 0
     elsewhere: bool = False
+    unasked: bool = False
     accepted: bool = False
     failure: Reason | None = None
     busy: bool = False
@@ -170,6 +172,9 @@ def _losses(evidence: Evidence) -> tuple[Reason, ...]:
     if evidence.elsewhere:
         words = "other servers hold shards of their time; ask them with --api URL"
         found.append(Reason("on-other-servers", words))
+    if evidence.unasked:
+        words = "some are in shards of a space that does not take their series: 0.8 looks elsewhere"
+        found.append(Reason("in-other-space", words))
     return tuple(found)
 
 

@@ -23,6 +23,7 @@ class Basis:
     def __init__(self, catalogue: Catalogue) -> None:
         """Begin with nothing used but the node's own place in the cluster."""
         self._shards = {f"{shard.id:05d}": shard for shard in catalogue.shards}
+        self._spaces = dict(catalogue.spaces)
         self._ids = array("Q")
         # A sum, so that neither their order nor their number matters to memory.
         self._sum = _part("server", str(catalogue.own_server))
@@ -37,7 +38,10 @@ class Basis:
         shard = self._shards.get(name)
         if shard is not None:
             times, servers = f"{shard.start_us} {shard.end_us}", str(sorted(shard.servers))
-            self._sum += _part("shard", name, shard.database, times, servers)
+            self._sum += _part("shard", name, shard.database, shard.space, times, servers)
+            # Which space takes a series depends on all of them, and on their order.
+            for place, space in enumerate(self._spaces.pop(shard.database, ())):
+                self._sum += _part("space", shard.database, str(place), space.name, space.regex)
 
     def ids(self) -> str:
         """Return the ids as ranges: '1-55,60'."""

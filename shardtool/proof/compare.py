@@ -18,6 +18,11 @@ from shardtool.influxdb.engines import EngineError, Pair, Reader, Stream
 from shardtool.influxdb.keys import FIRST_INDEX_KEY, ID_BYTES, LAST_ID_KEY, VALUE_KEY
 
 BLOCK = 2048  # pairs that are read and compared at a time
+# Values may be small or of a megabyte each: a block is read in steps, and ends with the step in
+# which its bytes may have become too many. Only a few values of a step are looked at.
+_STEP = 64
+_LOOKED_AT = 8
+_BLOCK_BYTES = 4 << 20
 _PROBE = 8  # pairs that are read first where the stream has to be put elsewhere
 
 Suffix: TypeAlias = bytes
@@ -77,7 +82,11 @@ def pieces(reader: Reader, seen: Callable[[bytes], None]) -> Iterator[Piece]:
         EngineError: it can't be read to its end, or holds a key that no shard has.
     """
     stream = reader.pairs(b"")
-    while block := stream.take(BLOCK):
+    step = _STEP
+    while True:
+        block, step = _block(stream, step)
+        if not block:
+            return
         last = block[-1][0]
         if block[0][0] == LAST_ID_KEY:
             del block[0]
@@ -87,6 +96,19 @@ def pieces(reader: Reader, seen: Callable[[bytes], None]) -> Iterator[Piece]:
         seen(last)
         if end < len(block):
             return
+
+
+def _block(stream: Stream, step: int) -> tuple[list[Pair], int]:
+    """Read up to BLOCK pairs, `step` at a time; return them, and the step for the next block."""
+    block: list[Pair] = []
+    while len(block) < BLOCK:
+        # The first step of a new size is a small one where the last values were large.
+        pairs = stream.take(min(step, BLOCK - len(block)))
+        block += pairs
+        largest = max([len(value) for _, value in pairs[::_LOOKED_AT]], default=0)
+        if len(pairs) < step or largest * BLOCK > _BLOCK_BYTES:
+            return block, max(1, min(_STEP, _BLOCK_BYTES // (largest + 1)))
+    return block, _STEP
 
 
 def _by_column(reader: Reader, block: list[Pair]) -> Iterator[Piece]:

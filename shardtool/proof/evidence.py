@@ -50,6 +50,7 @@ class Proofs:
             missing=finding.missing,
             different=finding.different,
             elsewhere=finding.elsewhere,
+            unasked=finding.unasked,
             accepted=key in self.accepted,
         )
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from shardtool.influxdb.catalogue import Catalogue
 from shardtool.influxdb.engines import Reader, open_shard
@@ -15,7 +15,9 @@ from shardtool.proof.basis import Basis
 from shardtool.proof.causes import CAUSES, ColumnCauses, causes_of
 from shardtool.proof.columns import Index, Known, Name, OldColumn, read_index
 from shardtool.proof.compare import Digest, Piece, Suffix, Wanted, look, pieces, suffixes
-from shardtool.proof.storage import Cover, NewStorage
+from shardtool.proof.storage import Cover, NewStorage, Place
+
+Covers: TypeAlias = dict[Place, Cover]
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Finding:
         asked: how many were found in a running server's answers, not on this disk.
         losses: per column and cause.
         elsewhere: values are missing that another server's shard may hold.
+        unasked: missing ones lie in shards of a space that does not take their series.
         digest: SHA-256 over all values; see compare.Digest.
         losses_digest: SHA-256 over the keys of what is missing or different; the same losses
             have the same digest, in whatever state the new storage is.
@@ -67,6 +70,7 @@ class Finding:
     asked: int
     losses: tuple[Loss, ...]
     elsewhere: bool
+    unasked: bool
     digest: str
     losses_digest: str
     old_state: str
@@ -205,7 +209,8 @@ class _Column:
 
     id: bytes
     old: OldColumn
-    databases: tuple[str, ...]
+    known: tuple[tuple[Known, Place], ...]
+    places: tuple[Place, ...]
     causes: ColumnCauses | None = None
     values: int = 0
     lost: int = 0
@@ -241,6 +246,7 @@ class _Work:
         self._basis = Basis(catalogue)
         self._asked = 0
         self._elsewhere = False
+        self._unasked = False
         self.values = 0
 
     def add(self, piece: Piece) -> None:
@@ -252,7 +258,7 @@ class _Work:
         self._digest.add(piece)
         self.values += len(piece.keys)
         column.values += len(piece.keys)
-        for part, covers in self._refined(piece, column.databases):
+        for part, covers in self._refined(piece, column.places):
             wanted = self._look(part, covers, column)
             if wanted is not None:
                 covered = any(cover.is_any for cover in covers.values())
@@ -260,8 +266,9 @@ class _Work:
 
     def _begin(self, column_id: bytes) -> _Column:
         old = self._index.column(column_id)
-        databases = tuple(dict.fromkeys(known.name.database for known in old.known))
-        return _Column(column_id, old, databases or (old.name.database,))
+        known = tuple((one, self._storage.place_of(one.name)) for one in old.known)
+        places = tuple(dict.fromkeys(place for _, place in known))
+        return _Column(column_id, old, known, places or (self._storage.place_of(old.name),))
 
     def _causes(self, column: _Column) -> ColumnCauses:
         """Return what can be said of a column's losses; most columns have none."""
@@ -275,21 +282,19 @@ class _Work:
             )
         return column.causes
 
-    def _refined(
-        self, piece: Piece, databases: Sequence[str]
-    ) -> Iterator[tuple[Piece, dict[str, Cover]]]:
-        """Cut a piece so that each part lies within one cover of each database."""
-        if not databases:
+    def _refined(self, piece: Piece, places: Sequence[Place]) -> Iterator[tuple[Piece, Covers]]:
+        """Cut a piece so that each part lies within one cover of each place."""
+        if not places:
             yield piece, {}
             return
-        for part, cover in self._storage.parts(databases[0], piece):
-            for smaller, covers in self._refined(part, databases[1:]):
-                yield smaller, {databases[0]: cover, **covers}
+        for part, cover in self._storage.parts(places[0], piece):
+            for smaller, covers in self._refined(part, places[1:]):
+                yield smaller, {places[0]: cover, **covers}
 
-    def _look(self, part: Piece, covers: dict[str, Cover], column: _Column) -> Wanted | None:
+    def _look(self, part: Piece, covers: Covers, column: _Column) -> Wanted | None:
         wanted: Wanted | None = None
-        for known in column.old.known:
-            shards = covers[known.name.database].shards
+        for known, place in column.known:
+            shards = covers[place].shards
             if column.favourite in shards[1:]:
                 shards = (column.favourite, *(s for s in shards if s != column.favourite))
             # One after the other: opening one may close another.
@@ -307,13 +312,24 @@ class _Work:
             wanted = Wanted(dict(zip(suffixes(part.keys), part.values, strict=True)), {})
         if any(cover.elsewhere for cover in covers.values()):
             self._ask(wanted, covers, column)
+        if any(cover.unasked for cover in covers.values()) and not self._unasked:
+            self._unasked = self._is_unasked(part, wanted, covers, column)
         return wanted if wanted.missing else None
 
-    def _ask(self, wanted: Wanted, covers: dict[str, Cover], column: _Column) -> None:
-        for known in column.old.known:
-            if self._asker is not None and covers[known.name.database].elsewhere:
+    def _ask(self, wanted: Wanted, covers: Covers, column: _Column) -> None:
+        for known, place in column.known:
+            if self._asker is not None and covers[place].elsewhere:
                 self._asked += self._asker.strike_out(known.name, wanted)
         self._elsewhere |= bool(wanted.missing)
+
+    def _is_unasked(self, part: Piece, wanted: Wanted, covers: Covers, column: _Column) -> bool:
+        """Say whether any of what is not found lies where 0.8 does not look for it."""
+        rest = Wanted(dict(wanted.missing), {})
+        for known, place in column.known:
+            shards = covers[place].unasked
+            if rest.missing and look(part, known.id, map(self._storage.cursor, shards), rest)[1]:
+                return True
+        return False
 
     def _count(self, part: Piece, wanted: Wanted, column: _Column, covered: bool) -> None:
         """Count what of a part is lost, by cause."""
@@ -380,6 +396,7 @@ class _Work:
             asked=self._asked,
             losses=tuple(self._losses),
             elsewhere=self._elsewhere,
+            unasked=self._unasked,
             digest=self._digest.hexdigest(),
             losses_digest=hashlib.sha256(digests).hexdigest(),
             old_state=self._question.old_state,

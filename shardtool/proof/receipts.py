@@ -260,7 +260,7 @@ _NUMBERS = frozenset({"values", "missing", "different", "asked", "first_us", "la
 
 def _typed(fields: dict[str, Any]) -> dict[str, Any]:
     for name, value in fields.items():
-        expected = bool if name == "elsewhere" else int if name in _NUMBERS else str
+        expected = bool if name in ("elsewhere", "unasked") else int if name in _NUMBERS else str
         if type(value) is not expected:
             raise TypeError(f"{name}: expected {expected.__name__}")
     return fields

@@ -8,10 +8,13 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from shardtool.influxdb.catalogue import Catalogue, ShardRange
 from shardtool.influxdb.engines import EngineBusyError, EngineError, open_shard
 from shardtool.influxdb.keys import ID_BYTES, time_bytes
+from shardtool.proof.causes import space_of
+from shardtool.proof.columns import Name
 from shardtool.proof.compare import Cursor, Piece
 from shardtool.proof.state import state_of
 
@@ -44,21 +47,32 @@ class Cover:
     Args:
         shards: names of those on this node's disk.
         elsewhere: some are on other servers only.
+        unasked: names of shards on this disk that 0.8 does not ask for the series: they are of
+            another space than the one that takes it now (HAZARDS.md, 15).
     """
 
     shards: tuple[str, ...] = ()
     elsewhere: bool = False
+    unasked: tuple[str, ...] = ()
 
     @property
     def is_any(self) -> bool:
         return bool(self.shards) or self.elsewhere
 
 
+class Place(NamedTuple):
+    """Where 0.8 looks for a series: its database, and the space that takes it (None: none)."""
+
+    database: str
+    space: str | None
+
+
 class NewStorage:
     """Every new shard that the catalogue knows; a context manager, which closes what it opened.
 
     A directory in shard_db_v2 that the catalogue does not know is no storage: 0.8 answers no
-    query from it (FORMATS.md, "Phantom shards"), and what a drop left of one is rubbish.
+    query from it (FORMATS.md, "Phantom shards"), and what a drop left of one is rubbish. Nor does
+    it ask the shards of a space that does not take the series.
     """
 
     def __init__(self, catalogue: Catalogue, local: Mapping[str, LocalShard], scratch: Path):
@@ -73,7 +87,7 @@ class NewStorage:
         self._local = local
         self._scratch = scratch
         self._open: OrderedDict[str, tuple[contextlib.ExitStack, Cursor]] = OrderedDict()
-        self._covers: dict[str, tuple[list[bytes], list[Cover]]] = {}
+        self._covers: dict[Place, tuple[list[bytes], list[Cover]]] = {}
         self.states: dict[str, str] = {}
         """The state that each shard had before its first pair was read, by name."""
 
@@ -85,9 +99,14 @@ class NewStorage:
             stack.close()
         self._open.clear()
 
-    def parts(self, database: str, piece: Piece) -> Iterator[tuple[Piece, Cover]]:
-        """Cut a piece where new shards of `database` begin and end; yield each part's cover."""
-        bounds, covers = self._covers_of(database)
+    def place_of(self, name: Name) -> Place:
+        """Return where 0.8 looks for a column."""
+        space = space_of(self._catalogue.spaces.get(name.database, ()), name.series)
+        return Place(name.database, None if space is None else space.name)
+
+    def parts(self, place: Place, piece: Piece) -> Iterator[tuple[Piece, Cover]]:
+        """Cut a piece where new shards of its database begin and end; yield each part's cover."""
+        bounds, covers = self._covers_of(place)
         start, end = 0, len(piece.keys)
         while start < end:
             at = bisect_right(bounds, piece.keys[start][_TIME])
@@ -98,27 +117,33 @@ class NewStorage:
             yield piece.part(start, stop), covers[at]
             start = stop
 
-    def _covers_of(self, database: str) -> tuple[list[bytes], list[Cover]]:
+    def _covers_of(self, place: Place) -> tuple[list[bytes], list[Cover]]:
         """Return times at which the cover changes, and the covers: before the first of them,
         between them, and from the last one on."""
-        if database not in self._covers:
-            ranges = [shard for shard in self._catalogue.shards if shard.database == database]
+        if place not in self._covers:
+            ranges = [s for s in self._catalogue.shards if s.database == place.database]
             times = sorted({time for r in ranges for time in (r.start_us, r.end_us)})
             covers = [Cover()]
             covers += [
-                self._cover([r for r in ranges if r.start_us <= t < r.end_us]) for t in times
+                self._cover([r for r in ranges if r.start_us <= t < r.end_us], place.space)
+                for t in times
             ]
-            self._covers[database] = [time_bytes(time) for time in times], covers
-        return self._covers[database]
+            self._covers[place] = [time_bytes(time) for time in times], covers
+        return self._covers[place]
 
-    def _cover(self, ranges: list[ShardRange]) -> Cover:
+    def _cover(self, ranges: list[ShardRange], space: str | None) -> Cover:
         # A directory of a shard that raft has given to other servers is not asked by anybody.
         # Which server this is may not be known: then a shard is here if it is everywhere.
         own = self._catalogue.own_server
         owners = {s.id for s in self._catalogue.servers} if own is None else {own}
-        ours = [shard for shard in ranges if owners.issubset(shard.servers)]
-        names = [f"{shard.id:05d}" for shard in ours]
-        return Cover(tuple(n for n in names if n in self._local), len(ours) < len(ranges))
+        asked = [shard for shard in ranges if shard.space == space]
+        ours = [shard for shard in asked if owners.issubset(shard.servers)]
+        others = [shard for shard in ranges if shard.space != space]
+        return Cover(self._here(ours), len(ours) < len(asked), self._here(others))
+
+    def _here(self, shards: list[ShardRange]) -> tuple[str, ...]:
+        names = (f"{shard.id:05d}" for shard in shards)
+        return tuple(name for name in names if name in self._local)
 
     def cursor(self, name: str) -> Cursor:
         """Return the cursor of a local new shard, opening it where it is not.

@@ -9,7 +9,7 @@ from shardtool.datadir.verdict import Judged, Reason
 SECOND = 1_000_000_000  # ns
 
 # Reasons that an accepted loss has; any other keeps the shard all the same.
-_OF_LOSSES = {"values-missing", "values-different", "on-other-servers"}
+_OF_LOSSES = {"values-missing", "values-different", "on-other-servers", "in-other-space"}
 
 # Reasons that are the operator's own wish: a shard kept for one of them is as it should be.
 BY_WISH = ("too-young", "enough-free")

@@ -823,3 +823,62 @@ def test_what_is_missing_of_a_random_node_is_exactly_what_a_model_says(
     assert found.different == len(changed)
     assert sum(loss.missing for loss in found.losses) == found.missing
     assert all(loss.cause in CAUSES for loss in found.losses)
+
+
+# -- spaces: 0.8 asks only the shards of the space that takes the series --
+
+
+def add_space(node: Node, name: str, regex: str) -> None:
+    """Add a space after the migration; being the newest, it is asked first."""
+    space = {"name": name, "database": "test", "regex": regex, "retentionPolicy": "inf"}
+    more = {"shardDuration": "7d", "replicationFactor": 1, "split": 1}
+    node.raft_command("add_shard_space", {"ShardSpace": space | more})
+
+
+def test_what_lies_in_a_space_that_no_longer_takes_the_series_is_not_served(node: Node) -> None:
+    node.old_shard(7, rows=rows(20), start=START)
+    node.migrate(7)
+    assert proven(node, 7).missing == 0
+    add_space(node, "hot", "/^s$/")
+    found = proven(node, 7)
+    assert (found.missing, found.different, found.unasked) == (20, 0, True)
+    assert found.new_states == {}
+
+
+def test_a_space_for_other_series_changes_nothing(node: Node) -> None:
+    node.old_shard(7, rows=rows(20), start=START)
+    node.migrate(7)
+    add_space(node, "hot", "/^another$/")
+    found = proven(node, 7)
+    assert (found.missing, found.unasked) == (0, False)
+
+
+def test_what_is_nowhere_is_not_said_to_lie_in_another_space(node: Node) -> None:
+    node.old_shard(7, rows=rows(20), start=START)
+    node.migrate(7, lose=20)
+    add_space(node, "hot", "/^s$/")
+    assert not proven(node, 7).unasked
+
+
+# -- large values: memory is counted in bytes, not in values --
+
+
+@pytest.mark.parametrize("size", [1, 5_000, 300_000])
+def test_values_of_any_size_are_compared_in_pieces_of_a_few_megabytes(
+    size: int, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = [row._replace(value="x" * size) for row in rows(300, first=500)]
+    node.old_shard(7, rows=[*rows(500), *large], start=START)
+    node.migrate(7, lose=2)
+    held: list[int] = []
+    whole = compare.Digest.add
+
+    def add(digest: compare.Digest, piece: compare.Piece) -> None:
+        held.append(sum(map(len, piece.values)))
+        whole(digest, piece)
+
+    monkeypatch.setattr(compare.Digest, "add", add)
+    found = proven(node, 7)
+    assert (found.values, found.missing) == (800, 2)
+    # A block whose first values are small may run into large ones, once.
+    assert sorted(held)[-2 if len(held) > 2 else -1] <= max(8 << 20, 40 * size)

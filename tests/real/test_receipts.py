@@ -43,6 +43,7 @@ FINDING = Finding(
         Loss(Name("db", "s", 'c"'), 50, 0, 1, "unknown", 0, 0),
     ),
     elsewhere=False,
+    unasked=False,
     digest="a" * 64,
     losses_digest="b" * 64,
     old_state="c" * 64,
