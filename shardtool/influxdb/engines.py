@@ -95,10 +95,10 @@ def open_shard(shard: Path, engine: str, scratch: Path) -> Iterator[Reader]:
             if engine in ("leveldb", "hyperleveldb"):
                 leveldb.check(links)
             elif engine == "rocksdb":
-                leveldb.check_logs(links)
+                leveldb.check_form(links)
         except OSError as error:
             raise EngineError(f"{shard}: can't be read: {reason_of(error)}") from None
-        except leveldb.LogError as error:
+        except leveldb.LevelDBError as error:
             raise EngineError(f"{shard}/{error}") from None
         if engine == "lmdb":
             yield stack.enter_context(_Lmdb.opened(shard, links))

@@ -509,3 +509,57 @@ def test_an_engine_that_ends_too_early_without_a_word_is_an_error(
     expected = list(read.pairs(log))
     monkeypatch.setattr(engines._Rocks, "items", lambda self, start: iter(expected[:100]))
     assert expected[99][0].hex() in refusal(log, "leveldb", scratch)
+
+
+# -- what RocksDB would read and LevelDB would not --
+
+
+@pytest.mark.parametrize("entry", [b"\x07\x18%b", b"\x0f\x18%b\x19%b\0", b"\x04\0\x18%b"])
+def test_a_deletion_that_only_rocksdb_obeys_makes_an_old_shard_unreadable(
+    entry: bytes, log: Path, copied: Callable[[Path], Path], scratch: Path
+) -> None:
+    shard = copied(log)
+    key = next(read.values(shard))[0]
+    record = struct.pack("<QI", 10**6, 1) + entry % ((key,) * entry.count(b"%b"))
+    at = (shard / "000003.log").stat().st_size
+    with (shard / "000003.log").open("ab") as file:
+        leveldb.RecordWriter(file, at).add(record)
+    for engine in ("leveldb", "hyperleveldb"):
+        message = refusal(shard, engine, scratch)
+        assert f"{shard}/000003.log: at offset {at}: " in message
+        assert f"tag {entry[0]}" in message
+
+
+@pytest.mark.parametrize("engine", ["leveldb", "hyperleveldb"])
+def test_a_rocksdb_that_calls_itself_a_leveldb_is_unreadable(
+    engine: str, sound: dict[tuple[str, str], Path], scratch: Path
+) -> None:
+    """LevelDB, which the server would open it with, reads none of it."""
+    assert "tag" in refusal(sound["rocksdb", "log"], engine, scratch)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind[0] != "lmdb"])
+@pytest.mark.parametrize("pattern", ["CURRENT", "IDENTITY", "MANIFEST-*", "*.log"])
+def test_a_file_of_fifty_gigabytes_of_nothing_is_an_error_at_once(
+    kind: tuple[str, str],
+    pattern: str,
+    sound: dict[tuple[str, str], Path],
+    copied: Callable[[Path], Path],
+    scratch: Path,
+) -> None:
+    shard = copied(sound[kind])
+    name = max((path.name for path in shard.glob(pattern)), default=pattern)
+    with (shard / name).open("ab") as file:
+        file.truncate(50 << 30)
+    assert f"{shard}/{name}: expected" in refusal(shard, kind[0], scratch)
+
+
+def test_all_shards_of_a_server_are_let_through(
+    capture: Callable[[str], Path], scratch: Path
+) -> None:
+    data = capture("migrated-08")
+    shards = [*data.glob("db/shard_db/*"), *data.glob("db/shard_db_v2/*")]
+    assert len(shards) > 90
+    for shard in shards:
+        with open_shard(shard, "leveldb", scratch):
+            pass
