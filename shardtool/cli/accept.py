@@ -70,7 +70,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
             out.document("accept", _document(judged, finding, because, accepted=True))
             out.line(f"{judged.shard.name}: these losses were accepted before")
             return exits.DONE
-        _show(judged, finding, out)
+        if not out.quiet or args.missing is None:  # nobody accepts what is not shown
+            _show(judged, finding, out)
         if not _confirmed(args.missing, finding, out):
             raise ShardtoolError(
                 f"{judged.shard.name}: expected {finding.lost}, the number of values that would "
@@ -108,8 +109,6 @@ def _look(args: argparse.Namespace, layout: Layout, out: Output) -> tuple[Judged
 
 
 def _show(judged: Judged, finding: Finding, out: Output) -> None:
-    if out.quiet:
-        return
     lost = plural(finding.lost, "value")
     out.line(f"{judged.shard.name}: {lost} of {finding.values:,} would be lost with it:")
     show_losses(finding.losses, out)

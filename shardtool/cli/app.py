@@ -66,7 +66,12 @@ def main() -> int:
         # Under nohup a hang-up is to be ignored, and stays so.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
-    code = _guarded()
+    try:
+        code = _guarded()
+    except (KeyboardInterrupt, InterruptedByUserError):
+        code = exits.INTERRUPTED  # while something else was being told
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # it is over: the code stands
     try:
         sys.stdout.flush()
     except OSError as error:

@@ -140,6 +140,10 @@ def _plan(args: argparse.Namespace, layout: Layout, out: Output) -> Plan:
     )
     now = time.time_ns()
     proofs = held(layout, present if only is None else only, history)
+    for name, receipt in list(proofs.receipts.items()):
+        if receipt.finding.asked:
+            # What other servers answered then is no evidence for a deletion now: ask again.
+            proofs.forget(name)
     if not (args.no_verify or policy.trust_marker):
         ask_again(proofs, args)
         known = judge_all(inventory, proofs.evidence)
@@ -221,6 +225,10 @@ def _show_plan(plan: Plan, out: Output) -> None:
     if plan.falls_short:
         out.line(f"that does not reach {size(plan.policy.until_free or 0)} of free space")
     why = {reason.word for kept in plan.keep for reason in kept.reasons}
+    for detail in {
+        r.detail for kept in plan.keep for r in kept.reasons if r.word == "catalogue-unreadable"
+    }:
+        out.line(f"catalogue-unreadable: {safe(detail)}")
     if "not-proven" in why:
         out.line("not-proven: nothing has looked for their values in the new storage yet;")
         out.line("without --no-verify, prune does. --trust marker deletes without looking.")
@@ -241,7 +249,8 @@ def _show_kept(kept: list[tuple[str, str, tuple[Reason, ...]]], out: Output) -> 
 def _reason_words(reasons: tuple[Reason, ...]) -> Iterator[str]:
     for reason in reasons:
         # The reason that a whole directory shares is explained once, below the table.
-        said = reason.word in ("not-proven", "no-marker") or not reason.detail
+        shared = ("not-proven", "no-marker", "catalogue-unreadable")
+        said = reason.word in shared or not reason.detail
         yield reason.word if said else f"{reason.word}: {safe(reason.detail)}"
 
 

@@ -190,7 +190,7 @@ def _totals(report: _Report) -> str:
 
 
 def _reclaimable(report: _Report) -> int:
-    return reclaimable_together(report.of("marked", "proven"))
+    return reclaimable_together(tuple(j for j in report.old if j.reclaimable_bytes))
 
 
 def _lines(report: _Report, out: Output) -> list[str]:

@@ -28,9 +28,10 @@ from shardtool.proof.prove import Loss
 DESCRIPTION = """\
 Reads each value of the old shards and looks for it in the new ones, byte for
 byte, and says what is missing and why. A value is one column of one point.
-Reads from disk alone, beside a running server too, through links: the shards'
-own directories stay as they are. What was proven is kept as a receipt in
-db/.shardtool/proofs, which holds as long as both sides are unchanged."""
+Reads from disk alone, through links: the shards' own directories stay as they
+are. A server may run meanwhile, but for lmdb shards, which it must not have
+open. What was proven is kept as a receipt in db/.shardtool/proofs, which holds
+as long as both sides, and what raft knows of them, are unchanged."""
 
 EPILOG = """\
 causes of a loss:
@@ -168,10 +169,17 @@ def _show(report: _Report, inventory: Inventory, out: Output) -> None:
     out.line(out.styled(table[0], "bold"))
     for (name, verdict, *_), line in zip(rows, table[1:], strict=True):
         out.line(out.with_verdict(line, name, verdict, _STYLES.get(verdict, "")))
+    told: set[str] = set()
     for judged in report.shards:
         for reason in judged.reasons:
-            if reason.detail and reason.word not in ("values-missing", "values-different"):
-                out.line(f"  {short(judged.shard.name)}: {reason.word}: {safe(reason.detail)}")
+            if reason.word in ("values-missing", "values-different") or reason.detail in told:
+                continue
+            if reason.detail:
+                # What raft has wrong is wrong for all of them, and is said once.
+                whole = reason.word == "catalogue-unreadable"
+                told |= {reason.detail} if whole else set()
+                who = "all shards" if whole else short(judged.shard.name)
+                out.line(f"  {who}: {reason.word}: {safe(reason.detail)}")
     out.line()
     _show_losses(report, out)
     out.line(_totals(report))
@@ -222,8 +230,9 @@ def _show_losses(report: _Report, out: Output) -> None:
         for judged in report.shards
     )
     if waiting:
-        have = "has" if waiting == 1 else "have"
-        out.line(f"{plural(waiting, 'shard')} {have} no marker: the migration is not done with it")
+        words = ("has", "it") if waiting == 1 else ("have", "them")
+        shards = plural(waiting, "shard")
+        out.line(f"{shards} {words[0]} no marker: the migration is not done with {words[1]}")
     if losses or waiting:
         out.line()
 
@@ -255,7 +264,7 @@ def show_losses(losses: Iterable[Loss], out: Output) -> None:
             short(", ".join(row.columns), 14),
             cause,
             f"{row.lost:,}",
-            f"{iso_us(row.first_us)[:10]}..{iso_us(row.last_us)[5:10]}",
+            _span(row.first_us, row.last_us),
         )
         for (database, series, cause), row in largest
     ]
@@ -263,6 +272,14 @@ def show_losses(losses: Iterable[Loss], out: Output) -> None:
     out.table(header, rows, right="llllrl")
     if len(found) > _MOST_ROWS:
         out.line(f"... and {len(found) - _MOST_ROWS:,} series more; --json has all of them")
+
+
+def _span(first_us: int, last_us: int) -> str:
+    """Return two days as a range; the year once where it is the same: '2012-01-05..02-11'."""
+    first, last = iso_us(first_us)[:10], iso_us(last_us)[:10]
+    if first == last:
+        return first
+    return f"{first}..{last[5:] if first[:5] == last[:5] else last}"
 
 
 def _document(report: _Report) -> dict[str, Any]:

@@ -270,6 +270,9 @@ class Others:
 
 def _scan_new_shard(directory: Path, name: str) -> NewShard | None:
     try:
+        kind, _ = _kind_of(directory / name)
+        if kind != "directory":
+            return NewShard(name, error=f"expected a directory, found a {kind}")
         with opened_quietly(directory / name, READ_DIRECTORY_ITSELF) as shard:
             return NewShard(name, _engine(shard), measure(shard))
     except FileNotFoundError:

@@ -82,8 +82,14 @@ class Judged:
     @property
     def reclaimable_bytes(self) -> int:
         """What the file system gives back when this shard alone goes; 0 where it must stay."""
-        may_go = self.verdict in ("marked", "proven")
+        may_go = self.verdict in ("marked", "proven") or self.is_accepted
         return self.shard.tree.reclaimable_bytes if may_go else 0
+
+    @property
+    def is_accepted(self) -> bool:
+        """It loses values, and the operator has accepted that."""
+        accepted = self.evidence is not None and self.evidence.accepted
+        return self.verdict == "incomplete" and accepted
 
     @property
     def is_marked(self) -> bool:

@@ -173,9 +173,10 @@ def _require_reach(log: Path, basis: _Basis, last: int, *, empty: bool) -> None:
             f"found none; {_LOST}"
         )
     if basis.invalid and last < basis.invalid[0][0].index:
+        why = _unusable(basis).removeprefix(", ")
         raise CatalogueError(
-            f"{log}: expected entries up to {basis.invalid[0][0].index}{_unusable(basis)}, "
-            f"found them up to {last}; {_LOST}"
+            f"{log}: expected entries up to {basis.invalid[0][0].index}, the end of a snapshot "
+            f"that can't be used ({why}), found them up to {last}; {_LOST}"
         )
 
 

@@ -15,7 +15,6 @@ FIRST_INDEX_KEY = b"\xff" * 7 + b"\xfd"
 COLUMN_INDEX = b"\xff" * 7 + b"\xfe"
 SERIES_INDEX = b"\xff" * 8
 LAST_ID_KEY = bytes(8)
-SENTINELS = (bytes(VALUE_KEY), b"\xff" * VALUE_KEY)
 
 _TIME_BIAS = 1 << 63
 _U64 = struct.Struct(">Q")

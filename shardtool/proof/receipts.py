@@ -1,13 +1,14 @@
 """Receipts: what a proof found, kept in db/.shardtool/proofs/NNNNN.json for as long as it holds.
 
 A receipt holds while the old shard and the new shards that it rests on are in the state in which
-they were read. Whatever is wrong with one (torn, foreign, another version's), it holds not: the
-shard is proven again.
+they were read, and raft still knows those shards and the columns' ids as it did. Whatever is
+wrong with one (torn, foreign, another version's), it holds not: the shard is proven again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -149,7 +150,8 @@ class Receipts:
         Raises:
             ShardtoolError: it can't be written; the last one stands.
         """
-        content = json.dumps(_document(receipt), ensure_ascii=True).encode("ascii") + b"\n"
+        document = _document(receipt)
+        content = _encoded(document | {"sha256": _checksum(document)}) + b"\n"
         name = f"{receipt.shard}.json"
         new = f".{name}.{os.getpid()}"
         try:
@@ -228,6 +230,15 @@ def _times_kept(directory: Path) -> Iterator[None]:
         os.utime(directory, ns=(after.st_atime_ns, before.st_mtime_ns))
 
 
+def _encoded(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, ensure_ascii=True, sort_keys=True).encode("ascii")
+
+
+def _checksum(document: dict[str, Any]) -> str:
+    """Return what tells a receipt that a disk, or an editor, has altered from a whole one."""
+    return hashlib.sha256(_encoded(document)).hexdigest()
+
+
 def _document(receipt: Receipt) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
@@ -239,7 +250,9 @@ def _document(receipt: Receipt) -> dict[str, Any]:
 
 def _parsed(document: Any) -> Receipt | None:
     """Given a receipt's JSON, return it; None where it is none that shardtool wrote."""
-    if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
+    if not isinstance(document, dict) or document.pop("sha256", None) != _checksum(document):
+        return None
+    if document.pop("schema", None) != SCHEMA:
         return None
     try:
         shard, proven_at = document.pop("shard"), document.pop("proven_at")

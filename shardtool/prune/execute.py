@@ -75,7 +75,7 @@ class _Site:
     outcome: Outcome
     progress: Callable[[int], None]
     raft: RaftCatalogue
-    durable: set[str]  # new shards that this run has synced
+    durable: set[Path]  # directories that this run has synced
 
 
 def execute(plan: Plan, layout: Layout, outcome: Outcome, progress: Callable[[int], None]) -> None:
@@ -305,20 +305,29 @@ def _new_side_changes(deletion: Deletion, site: _Site) -> tuple[Reason, ...]:
     receipt = deletion.receipt
     if receipt is None or NewSide(site.layout, site.raft).is_same(receipt):
         return ()
-    words = "the new shards changed since they were read; the next prune proves it again"
+    if site.raft.now() is None:
+        words = f"what raft knows can't be read from {site.layout.raft}: see shardtool verify"
+        return (Reason("catalogue-unreadable", words),)
+    words = "new shards, or what raft knows of them, changed since; the next prune proves it again"
     return (Reason("new-side-changed", words),)
 
 
 def _not_durable(deletion: Deletion, site: _Site) -> tuple[Reason, ...]:
     """Have what a proof found written to the disk itself; say why if that fails."""
-    names = deletion.receipt.finding.new_states if deletion.receipt is not None else {}
-    for name in names.keys() - site.durable:
+    if deletion.receipt is None:
+        return ()
+    new = [site.layout.new_shards / name for name in deletion.receipt.finding.new_states]
+    # The ids under which values are found are in raft's log alone.
+    raft = [site.layout.raft, site.layout.raft / "snapshot"]
+    for directory in [*new, *(path for path in raft if path.is_dir())]:
+        if directory in site.durable:
+            continue
         try:
-            make_durable(site.layout.new_shards / name)
+            make_durable(directory)
         except OSError as error:
-            words = f"new shard {name} can't be synced to disk: {reason_of(error)}"
+            words = f"{directory} can't be synced to disk: {reason_of(error)}"
             return (Reason("new-side-not-durable", words),)
-        site.durable.add(name)
+        site.durable.add(directory)
     return ()
 
 

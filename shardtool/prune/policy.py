@@ -73,8 +73,7 @@ def _evidence(judged: Judged, policy: Policy) -> str:
     words = {reason.word for reason in judged.reasons}
     if judged.verdict == "proven" and not words:
         return "proof"
-    accepted = judged.evidence is not None and judged.evidence.accepted
-    if judged.verdict == "incomplete" and accepted and words <= _OF_LOSSES:
+    if judged.is_accepted and words <= _OF_LOSSES:
         return "accepted"
     trusted = policy.trust_marker and judged.verdict == "marked" and not words
     return "marker" if trusted else ""

@@ -78,7 +78,7 @@ def _stage(old: tuple[Judged, ...], has_new: bool, has_snapshot: bool, has_prune
     if any(j.is_marked for j in old):
         advice = "the marker alone proves nothing: verify looks for each value on the new side"
         return Stage("migrated", words, "shardtool verify", advice)
-    lost = sum(j.verdict == "incomplete" for j in old)
+    lost = sum(j.verdict == "incomplete" and not j.is_accepted for j in old)
     advice = f"{lost} of them would lose values: verify says which, and why" if lost else ""
     return Stage("migrated", words, "shardtool prune --dry-run", advice)
 
