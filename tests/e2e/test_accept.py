@@ -334,3 +334,20 @@ def test_another_shardtool_at_work_is_4(node: Node, shardtool: Run, hold: Hold) 
     done = shardtool("--data", node.path, "accept", "1", *WHY, "--missing", "3")
     assert done.returncode == 4
     assert events(node.path, "accepted") == []
+
+
+def test_status_counts_an_accepted_shard_as_reclaimable(node: Node, shardtool: Run) -> None:
+    verify(shardtool, node.path)
+    before = document(shardtool("--data", node.path, "status", "--json"))["totals"]
+    accepted(shardtool, node)
+    after = document(shardtool("--data", node.path, "status", "--json"))["totals"]
+    planned = prune(shardtool, node.path, "--dry-run")["reclaimable_bytes"]
+    assert before["reclaimable_bytes"] < after["reclaimable_bytes"] == planned
+
+
+def test_quiet_hides_no_losses_from_whoever_is_asked_to_accept_them(node: Node) -> None:
+    terminal = Terminal("--data", node.path, "accept", "1", "--because", "why", "--quiet")
+    terminal.wait_for("Type their number")
+    assert "would be lost" in terminal.shown
+    terminal.type("no\n")
+    assert terminal.end() == 1

@@ -306,6 +306,20 @@ def test_an_old_shard_that_takes_a_value_after_its_proof_stays(node: Node, shard
     assert old_shards(node.path) == ["00001"]
 
 
+def test_a_shard_whose_values_lie_in_a_space_that_0_8_no_longer_asks_stays(
+    node: Node, shardtool: Run
+) -> None:
+    """HAZARDS.md, 15: the newest space that matches takes the series, wherever its values are."""
+    verify(shardtool, node.path)
+    more = {"retentionPolicy": "inf", "shardDuration": "7d", "replicationFactor": 1, "split": 1}
+    space = {"name": "hot", "database": "test", "regex": "/^cpu$/", **more}
+    node.raft_command("add_shard_space", {"ShardSpace": space})
+    assert kept(prune(shardtool, node.path, "--yes", "1")) == {
+        "00001": ["values-missing", "in-other-space"]
+    }
+    assert old_shards(node.path)[0] == "00001"
+
+
 @pytest.mark.parametrize(
     "forget",
     [

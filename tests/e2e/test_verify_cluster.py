@@ -8,6 +8,8 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from fixtures.encode import microseconds
 from fixtures.server import Faults, serve
 from shardtool.datadir.layout import find_layout
 from shardtool.influxdb.api import Api
+from shardtool.proof.receipts import Receipts
 from shardtool.proof.source import catalogue_of
 from tests.conftest import Run
 from tests.e2e.proof_world import (
@@ -167,12 +170,27 @@ def test_a_receipt_of_answers_holds_for_a_day(world: World, shardtool: Run) -> N
     with world.serve() as url:
         verify(shardtool, world.node.path, "--api", url, env=ENV)
     assert verify(shardtool, world.node.path)["00002"]["from_receipt"]
-    file = world.node.db / ".shardtool/proofs/00002.json"
-    old = receipt(world.node, "00002")
-    for moment in ("2014-10-02T00:00:00+00:00", "2914-10-02T00:00:00+00:00"):
-        file.write_text(json.dumps({**old, "proven_at": moment}))
-        pruned = prune(shardtool, world.node.path, "--no-verify", "--dry-run", "2")
-        assert kept(pruned) == {"00002": ["not-proven"]}
+    stored = Receipts(find_layout(str(world.node.path), None, {}))
+    (now,) = [stored.read("00002")]
+    assert now is not None
+    for days in (2, -2):
+        stored.write(replace(now, proven_at=now.proven_at - timedelta(days=days)))
+        assert not verify(shardtool, world.node.path)["00002"]["from_receipt"]
+
+
+@pytest.mark.parametrize("words", [(), ("--no-verify",)])
+def test_what_others_answered_once_is_no_evidence_for_a_deletion_now(
+    words: tuple[str, ...], world: World, shardtool: Run
+) -> None:
+    with world.serve() as url:
+        shards = verify(shardtool, world.node.path, "--api", url, env=ENV)
+        assert verdicts(shards)["00002"] == "proven"
+        # The other server loses a value; only whoever asks again can know.
+        lose_one_value(next(iter(world.other.new.values())).path)
+        asking = prune(shardtool, world.node.path, "--yes", "--api", url, *words, "2", env=ENV)
+    assert "00002" in kept(asking)
+    assert "00002" in kept(prune(shardtool, world.node.path, "--yes", *words, "2"))
+    assert (world.node.shard_db / "00002").is_dir()
 
 
 def test_the_catalogue_that_a_server_tells_is_rafts(world: World) -> None:

@@ -510,3 +510,13 @@ def test_what_a_scan_child_cannot_do_is_done_for_each_shard_alone(
 
     monkeypatch.setattr(inventory_module, "measure", fail)
     assert judged(shard) == ("unreadable", ["unreadable"])
+
+
+def test_a_new_shard_that_is_a_link_says_so(node: Node) -> None:
+    shard = node.shard_db_v2 / "00001"
+    shard.rename(node.path / "elsewhere")
+    shard.symlink_to(node.path / "elsewhere")
+    found = take_inventory(find_layout(str(node.path), None, {})).new or ()
+    assert [s.error for s in found if s.name == "00001"] == [
+        "expected a directory, found a symlink"
+    ]

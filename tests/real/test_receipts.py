@@ -27,7 +27,7 @@ from shardtool.proof.basis import Basis, basis_now
 from shardtool.proof.columns import Name
 from shardtool.proof.evidence import Proofs, held, local_shards, prove_shards
 from shardtool.proof.prove import Finding, Loss
-from shardtool.proof.receipts import NewSide, Receipt, Receipts
+from shardtool.proof.receipts import NewSide, Receipt, Receipts, _checksum
 from shardtool.proof.run import Setting
 from shardtool.proof.source import RaftCatalogue, catalogue_of
 from tests.conftest import Unprivileged
@@ -100,6 +100,14 @@ def world(tmp_path: Path) -> World:
 def layout(tmp_path: Path) -> Layout:
     (tmp_path / "db").mkdir()
     return find_layout(str(tmp_path), None, {})
+
+
+def signed(found: Any) -> bytes:
+    """Return a receipt's document as a file whose checksum is right, whatever is in it."""
+    if isinstance(found, dict):
+        rest = {name: value for name, value in found.items() if name != "sha256"}
+        found = rest | {"sha256": _checksum(rest)}
+    return json.dumps(found).encode()
 
 
 # -- what is written is read --
@@ -421,7 +429,7 @@ def test_a_field_that_shardtool_does_not_write_makes_it_no_receipt(
 def test_a_field_that_lacks_makes_it_no_receipt(field: str, layout: Layout) -> None:
     found = document(layout)
     if found.pop(field, None) is not None:
-        assert planted(layout, json.dumps(found).encode()).read("00007") is None
+        assert planted(layout, signed(found)).read("00007") is None
 
 
 @pytest.mark.parametrize(
@@ -445,7 +453,7 @@ def test_a_loss_that_shardtool_does_not_write_makes_it_no_receipt(
 ) -> None:
     found = document(layout)
     found["losses"][0] |= changes
-    assert planted(layout, json.dumps(found).encode()).read("00007") is None
+    assert planted(layout, signed(found)).read("00007") is None
 
 
 JSON = st.recursive(
@@ -473,7 +481,7 @@ def test_a_mutated_receipt_is_none_or_one_that_can_be_shown(
             break
         place = place[key]
     place[key] = value
-    receipts = planted(layout, json.dumps(found).encode())
+    receipts = planted(layout, signed(found))
     receipt = receipts.read("00007")
     NewSide(layout, RaftCatalogue(layout.raft))
     if receipt is not None:
@@ -637,3 +645,10 @@ def test_what_a_killed_run_had_begun_to_write_is_removed_by_the_next(layout: Lay
         path.touch()
     Receipts(layout).write(RECEIPT)
     assert [path.exists() for path in (dead, alive, foreign)] == [False, True, True]
+
+
+def test_a_receipt_that_was_altered_and_agrees_with_itself_is_none(layout: Layout) -> None:
+    found = document(layout)
+    found |= {"missing": 0, "different": 0, "losses": []}
+    assert planted(layout, signed(found)).read("00007") is not None
+    assert planted(layout, json.dumps(found).encode()).read("00007") is None
