@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from shardtool.influxdb.catalogue import Catalogue
-from shardtool.influxdb.engines import Reader, open_shard
+from shardtool.influxdb.engines import EngineError, Reader, open_shard
 from shardtool.influxdb.keys import time_of
 from shardtool.proof.basis import Basis
 from shardtool.proof.causes import CAUSES, ColumnCauses, causes_of
@@ -326,9 +327,11 @@ class _Work:
         """Say whether any of what is not found lies where 0.8 does not look for it."""
         rest = Wanted(dict(wanted.missing), {})
         for known, place in column.known:
-            shards = covers[place].unasked
-            if rest.missing and look(part, known.id, map(self._storage.cursor, shards), rest)[1]:
-                return True
+            cursors = map(self._storage.cursor, covers[place].unasked)
+            # An explanation and no more: what can't be read there is in nobody's way.
+            with contextlib.suppress(EngineError):
+                if rest.missing and look(part, known.id, cursors, rest)[1]:
+                    return True
         return False
 
     def _count(self, part: Piece, wanted: Wanted, column: _Column, covered: bool) -> None:

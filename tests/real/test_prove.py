@@ -853,6 +853,16 @@ def test_a_space_for_other_series_changes_nothing(node: Node) -> None:
     assert (found.missing, found.unasked) == (0, False)
 
 
+def test_a_shard_of_another_space_that_cant_be_read_is_in_nobodys_way(node: Node) -> None:
+    node.old_shard(7, rows=rows(20), start=START)
+    node.migrate(7)
+    add_space(node, "hot", "/^s$/")
+    (new,) = node.new.values()
+    (new.path / "CURRENT").write_text("MANIFEST-999999\n")
+    found = proven(node, 7)
+    assert (found.missing, found.unasked) == (20, False)
+
+
 def test_what_is_nowhere_is_not_said_to_lie_in_another_space(node: Node) -> None:
     node.old_shard(7, rows=rows(20), start=START)
     node.migrate(7, lose=20)
