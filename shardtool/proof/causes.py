@@ -71,6 +71,18 @@ class ColumnCauses:
             return "dropped"
         return "" if self.has_id else "not-migrated"
 
+    def rest(self, *, nothing_came: bool) -> str:
+        """Return why those values are missing for which `cause` had no answer.
+
+        Args:
+            nothing_came: no value of the column in this shard is in the new storage. Where a
+                space of its database was dropped, they were most likely in that: the new shards
+                of their time that are left are other series'.
+        """
+        if not nothing_came:
+            return "unknown"
+        return "dropped" if self.space_dropped else "not-migrated"
+
 
 def causes_of(
     column: OldColumn, index: Index, catalogue: Catalogue, *, marked_us: int | None, now_us: int

@@ -366,11 +366,14 @@ class _Work:
         nothing_came = column.lost == column.values and not any(
             tally.different for tally in column.tallies.values()
         )
-        rest = "not-migrated" if nothing_came else "unknown"
+        rest = self._causes(column).rest(nothing_came=nothing_came)
         if self._question.listing:
             self._watcher.column_ends(rest)
-        if "" in column.tallies:
-            column.tallies[rest] = column.tallies.pop("")
+        undecided = column.tallies.pop("", None)
+        if undecided is not None:
+            column.tallies.setdefault(rest, _Tally()).add(
+                undecided.missing, undecided.different, undecided.first_us, undecided.last_us
+            )
         for cause in CAUSES:
             tally = column.tallies.get(cause)
             if tally is not None:

@@ -364,3 +364,18 @@ def test_a_duration_is_read_or_it_is_none(text: str, expected: int | None) -> No
 def test_a_range_of_another_kind_changes_no_cause() -> None:
     ranges = (ShardRange(7, "db", "one", 0, DAY, (1,)),)
     assert told(("db", "s", "c"), replace(catalogue(("db", "s", "c")), shards=ranges)) == ""
+
+
+@pytest.mark.parametrize(
+    ("nothing_came", "space_dropped", "cause"),
+    [
+        (False, False, "unknown"),
+        (False, True, "unknown"),
+        (True, False, "not-migrated"),
+        (True, True, "dropped"),
+    ],
+)
+def test_what_is_left_is_told_by_what_else_of_the_column_came(
+    nothing_came: bool, space_dropped: bool, cause: str
+) -> None:
+    assert replace(CALM, space_dropped=space_dropped).rest(nothing_came=nothing_came) == cause
