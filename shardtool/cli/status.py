@@ -179,10 +179,12 @@ def _has_snapshot(layout: Layout) -> bool:
 
 def _totals(report: _Report) -> str:
     allocated = sum(j.shard.tree.allocated_bytes for j in report.shards)
-    parts = [plural(len(report.shards), "old shard"), f"{len(report.of('marked'))} marked"]
-    for verdict in ("proven", "incomplete"):
-        if report.of(verdict):
-            parts.append(f"{len(report.of(verdict))} {verdict}")
+    counts = {verdict: len(report.of(verdict)) for verdict in ("marked", "proven", "incomplete")}
+    parts = [plural(len(report.shards), "old shard")]
+    # Until something is proven, that nothing is marked is worth a word too.
+    if counts["marked"] or not (counts["proven"] or counts["incomplete"]):
+        parts.append(f"{counts['marked']} marked")
+    parts += [f"{counts[v]} {v}" for v in ("proven", "incomplete") if counts[v]]
     if report.wrong:
         parts.append(f"{len(report.wrong)} suspect or unreadable")
     parts += [f"{size(allocated)} on disk", f"{size(_reclaimable(report))} reclaimable"]
