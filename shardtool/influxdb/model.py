@@ -19,7 +19,7 @@ class Space:
     split: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ShardRange:
     """A new shard: its space and the time range [start, end) in us since the epoch."""
 

@@ -20,7 +20,7 @@ _BATCH = 4096
 _MOST_SPLITS = 2000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Name:
     """A column's full name; bytes that are no UTF-8 as surrogates."""
 
@@ -34,7 +34,7 @@ class Name:
         return f"{self.database}~{self.series}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Known:
     """A name that the catalogue has an id for, as the 8 bytes that begin new keys."""
 
@@ -42,7 +42,7 @@ class Known:
     id: bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class OldColumn:
     """A column of an old shard.
 

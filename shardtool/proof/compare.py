@@ -29,7 +29,7 @@ Suffix: TypeAlias = bytes
 """A key without its column id: time and sequence, 16 bytes. The same on both sides."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Piece:
     """Neighbouring values of one column of an old shard.
 

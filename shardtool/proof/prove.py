@@ -21,7 +21,7 @@ from shardtool.proof.storage import Cover, NewStorage, Place
 Covers: TypeAlias = dict[Place, Cover]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Loss:
     """Values of one column that the new storage lacks for one cause.
 
@@ -85,7 +85,7 @@ class Finding:
         return self.missing + self.different
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Lost:
     """One value that the new storage lacks.
 
