@@ -49,27 +49,43 @@ class LevelDBError(ValueError):
     """A file of a database is not whole, or not LevelDB's: which, where, and what was found."""
 
 
-def check(directory: Path) -> None:
+def check(directory: Path, *, in_order: bool = True) -> None:
     """Insist that a LevelDB is whole as far as check_form goes, and that LevelDB itself wrote it.
+
+    Logs that are older than the manifest needs are nothing to any reader, and may hold anything.
 
     Args:
         directory: the database, or links to its files. What has no CURRENT is left to the engine.
+        in_order: sequence numbers rise within a log, as LevelDB's do. RocksDB takes the last
+            batch's for the highest and passes over what is above it in silence.
 
     Raises:
         LevelDBError: something is wrong with a file, or the log that the manifest names is gone.
         OSError: one can't be read.
     """
     logs = _check_files(directory)
-    for name in logs:
-        with (directory / name).open("rb") as file:
-            for at, batch in records(file, name, may_be_torn=True):
-                if wrong := what_is_wrong(batch):
-                    raise LevelDBError(f"{name}: at offset {at}: {wrong}")
+    number = 0
     if manifest := _manifest(directory):
         with (directory / manifest).open("rb") as file:
             number = log_number(records(file, manifest, may_be_torn=False), manifest)
         if number and not {f"{number:06d}.log", f"{number}.log"} & set(logs):
             raise LevelDBError(f"{manifest}: expected the log {number:06d}.log, found none")
+    for name in logs:
+        if int(name.removesuffix(".log")[:20]) >= number:
+            _check_batches(directory / name, in_order=in_order)
+
+
+def _check_batches(log: Path, *, in_order: bool) -> None:
+    least = 0
+    with log.open("rb") as file:
+        for at, batch in records(file, log.name, may_be_torn=True):
+            if wrong := what_is_wrong(batch):
+                raise LevelDBError(f"{log.name}: at offset {at}: {wrong}")
+            sequence, count = _BATCH.unpack_from(batch)
+            if in_order and sequence < least:
+                expected = f"a sequence number from {least} on"
+                raise _misplaced(log.name, at, expected, sequence)
+            least = sequence + count
 
 
 def check_form(directory: Path) -> None:

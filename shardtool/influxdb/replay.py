@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from shardtool.influxdb import shapes
 from shardtool.influxdb.model import Dropped, Server, ShardRange, Space
 from shardtool.influxdb.raft import Entry
+from shardtool.influxdb.regex import compiled
 
 _DEFAULT_SPACE = "default"
 _ONLY_08 = frozenset(
@@ -250,7 +251,9 @@ class Replay:
         spaces = self.state.spaces.get(space.database, [])
         for place, old in enumerate(spaces):
             if old.name == space.name:
-                spaces[place] = space
+                # 0.8 compiles the regex first, and changes nothing where that fails.
+                if compiled(space.regex) is not None:
+                    spaces[place] = space
                 return
 
     def _remove_space(self, command: dict[str, object], _: Entry) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 from shardtool.influxdb.catalogue import Catalogue, Space
+from shardtool.influxdb.regex import compiled
 from shardtool.proof.columns import Index, OldColumn
 
 # In this order: the first one that applies is told.
@@ -122,26 +121,12 @@ def space_of(spaces: tuple[Space, ...], series: str) -> Space | None:
         spaces: a database's, in the order in which the server asks them (newest first).
         series: the name.
     """
-    import re2  # Go's regexes are RE2
-
+    name = series.encode("utf-8", "surrogateescape")
     for space in spaces:
-        try:
-            if _compiled(space.regex).search(series):
-                return space
-        except (re2.error, UnicodeError):
-            continue  # 0.8.3 takes regexes that it can't use; such a space takes nothing
+        pattern = compiled(space.regex)
+        if pattern is not None and pattern.search(name):
+            return space
     return None
-
-
-@lru_cache(maxsize=256)
-def _compiled(regex: str) -> Any:
-    import re2
-
-    options = re2.Options()
-    options.log_errors = False  # it would write to stderr itself
-    body, _, flags = regex.removeprefix("/").rpartition("/")
-    options.case_sensitive = "i" not in flags
-    return re2.compile(body, options)
 
 
 def duration_us(text: str) -> int | None:

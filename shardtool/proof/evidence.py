@@ -178,6 +178,8 @@ def still_proven(layout: Layout) -> Callable[[Mapping[str, Any]], bool]:
         receipt = Receipts(layout).read(str(intent.get("shard")))
         if receipt is None or receipt.finding.digest != intent.get("digest"):
             return False
+        if receipt.finding.asked:
+            return False  # what other servers answered to a run that is over is no evidence now
         return NewSide(layout, raft).is_same(receipt)
 
     return says

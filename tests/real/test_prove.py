@@ -875,6 +875,15 @@ def test_a_shard_of_another_space_that_cant_be_read_is_in_nobodys_way(node: Node
     assert (found.missing, found.unasked) == (20, False)
 
 
+def test_an_update_with_a_regex_that_0_8_refuses_changes_nothing(node: Node) -> None:
+    node.old_shard(7, rows=rows(20), start=START)
+    node.migrate(7)
+    space = {"name": "short_term", "database": "test", "regex": "/(/", "retentionPolicy": "inf"}
+    more = {"shardDuration": "7d", "replicationFactor": 1, "split": 1}
+    node.raft_command("update_shard_space", {"ShardSpace": space | more})
+    assert proven(node, 7).missing == 0
+
+
 def test_what_is_nowhere_is_not_said_to_lie_in_another_space(node: Node) -> None:
     node.old_shard(7, rows=rows(20), start=START)
     node.migrate(7, lose=20)

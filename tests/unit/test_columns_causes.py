@@ -325,7 +325,7 @@ def spaces(*regexes: str) -> tuple[Space, ...]:
         (["/(?=c)/", "/.*/"], "cpu", "/.*/"),  # Python's, not Go's
         (["/\\pL/"], "ü", "/\\pL/"),  # Go's, not Python's
         (["/(a*)*b/"], "a" * 5000, None),  # and no blow-up
-        (["/.*/"], "\udcff", None),
+        (["/.*/"], "\udcff", "/.*/"),
         ([], "cpu", None),
     ],
 )
@@ -379,3 +379,30 @@ def test_what_is_left_is_told_by_what_else_of_the_column_came(
     nothing_came: bool, space_dropped: bool, cause: str
 ) -> None:
     assert replace(CALM, space_dropped=space_dropped).rest(nothing_came=nothing_came) == cause
+
+
+@pytest.mark.parametrize(
+    ("regex", "series", "takes"),
+    [
+        ("/^cpu/", "cpu.load", True),
+        ("/^cpu/", "CPU", False),
+        ("/^cpu/i", "CPU", True),
+        ("/^a/b/", "a/b", True),
+        ("^stats\\.", "stats.a", True),
+        ("^stats\\.", "cpu", False),
+        ("(?i)^STATS", "stats.a", True),
+        (".*", "anything", True),
+        ("/^cpu/I", "cpu", False),
+        ("/^cpu/I", "cpu/", True),
+        ("/x", "anything", True),
+        ("/", "anything", False),
+        ("/i", "anything", False),
+        ("", "anything", True),
+        ("/(/", "anything", False),
+        ("/.*/", "a\udcff", True),
+        ("/^\u00fc/", "\u00fcber", True),
+    ],
+)
+def test_a_spaces_regex_is_taken_as_0_8_takes_it(regex: str, series: str, takes: bool) -> None:
+    space = Space("one", "db", regex, "inf", "7d", 1, 1)
+    assert (space_of((space,), series) is space) is takes

@@ -246,3 +246,31 @@ def test_a_log_made_to_take_long_is_refused_soon(zeros: int, database: Path) -> 
     begun = time.monotonic()
     assert "length" in refusal(database, at=0)
     assert time.monotonic() - begun < 2
+
+
+# -- the order of batches --
+
+
+def one_put(sequence: int) -> bytes:
+    return batch(b"\x01" + string(KEY) + string(b"v"), 1, sequence)
+
+
+def test_a_sequence_number_that_falls_within_a_log_is_an_error(database: Path) -> None:
+    # RocksDB would take the last one for the highest, and pass over all above it.
+    add(database, one_put(100_000))
+    fallen = add(database, one_put(1_000))
+    assert "a sequence number from 100001 on" in refusal(database, at=fallen)
+    leveldb.check(database, in_order=False)
+
+
+def test_sequence_numbers_may_leave_gaps(database: Path) -> None:
+    for sequence in (10, 11, 5_000):
+        add(database, one_put(sequence))
+    leveldb.check(database)
+
+
+def test_a_log_that_is_older_than_the_manifest_needs_may_hold_anything(database: Path) -> None:
+    (database / "000001.log").write_bytes(b"\xff" * 100)
+    leveldb.check(database)
+    (database / "000009.log").write_bytes(b"\xff" * 100)
+    assert refusal(database).startswith("000009.log")
