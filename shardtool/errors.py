@@ -20,8 +20,12 @@ class BusyError(ShardtoolError):
     """Another shardtool or a running server is in the way; later it may work."""
 
 
-class InterruptedByUserError(ShardtoolError):
-    """Ctrl-C, SIGTERM or SIGHUP arrived; what was under way has been left as documented."""
+class InterruptedByUserError(KeyboardInterrupt):
+    """Ctrl-C, SIGTERM or SIGHUP arrived; what was under way has been left as documented.
+
+    No ShardtoolError: it arrives anywhere, and whoever goes on after a failure must not go on
+    after this.
+    """
 
 
 def reason_of(error: OSError) -> str:

@@ -68,7 +68,7 @@ def main() -> int:
             signal.signal(number, _interrupt)
     try:
         code = _guarded()
-    except (KeyboardInterrupt, InterruptedByUserError):
+    except KeyboardInterrupt:  # InterruptedByUserError is one
         code = exits.INTERRUPTED  # while something else was being told
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it is over: the code stands
@@ -95,6 +95,8 @@ def _guarded() -> int:
         return exits.FAILED  # whoever read us has gone (`shardtool status | head`)
     except ShardtoolError as error:
         return _tell(str(error), exits.code_of(error))
+    except InterruptedByUserError as error:
+        return _tell(str(error), exits.INTERRUPTED)
     except KeyboardInterrupt:
         return _tell("interrupted", exits.INTERRUPTED)
     except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shardtool.errors import BusyError, InterruptedByUserError, ShardtoolError, UsageError
+from shardtool.errors import BusyError, ShardtoolError, UsageError
 
 DONE = 0
 FAILED = 1
@@ -28,6 +28,4 @@ def code_of(error: ShardtoolError) -> int:
         return USAGE
     if isinstance(error, BusyError):
         return BUSY
-    if isinstance(error, InterruptedByUserError):
-        return INTERRUPTED
     return FAILED

@@ -121,7 +121,7 @@ def prove_into(
     except CatalogueError as error:
         for shard in shards:
             proofs.fail(shard.name, Reason("catalogue-unreadable", str(error)))
-    except (KeyboardInterrupt, InterruptedByUserError):
+    except KeyboardInterrupt:  # InterruptedByUserError is one
         raise InterruptedByUserError(
             f"interrupted; {done} of {plural(len(shards), 'shard')} were read and have receipts, "
             "and the next run goes on from there"

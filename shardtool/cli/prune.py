@@ -113,7 +113,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
             files += sum(left.files for left in plan.finish)
             with Progress("deleting", files, unit="files", out=out) as progress:
                 execute(plan, layout, outcome, progress.advance)
-        except (KeyboardInterrupt, InterruptedByUserError):
+        except KeyboardInterrupt:  # InterruptedByUserError is one
             _show_outcome(plan, outcome, out)
             raise InterruptedByUserError(
                 "interrupted; every shard is whole in its place or in the trash, "
