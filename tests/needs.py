@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+from fixtures import HAVE_PLYVEL
 
 CAPTURES = Path(__file__).resolve().parents[2] / "shared" / "captures"
 
@@ -24,3 +27,10 @@ def archive_of(capture: str) -> Path:
     if not archive.is_file():
         lacking(str(archive))
     return archive
+
+
+needs_plyvel = pytest.mark.skipif(
+    not HAVE_PLYVEL and sys.version_info >= (3, 13),
+    reason="LevelDB itself writes here, and plyvel has no wheels from Python 3.13 on",
+)
+"""A test that needs LevelDB's own tables. Where plyvel has a wheel it fails without."""

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Protocol, TypeAlias
 
 from shardtool.datadir.inventory import ENGINES
@@ -142,12 +143,39 @@ def _no_room(scratch: Path, reason: str) -> ShardtoolError:
     )
 
 
+class _RocksErrors:
+    """Turns what rocksdict raises, which is Exception and nothing more precise, into our errors.
+
+    A class and no generator: it stands around each step of the innermost loop.
+    """
+
+    def __init__(self, shard: Path, links: Path) -> None:
+        self._shard = shard
+        self._links = links
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not isinstance(error, Exception):
+            return  # nothing, or ctrl-C
+        full = os.strerror(errno.ENOSPC)
+        if full in str(error):  # it writes to its links alone
+            raise _no_room(self._links, full) from None
+        raise EngineError(_words(self._shard, self._links, error)) from None
+
+
 class _Rocks:
     """LevelDB, HyperLevelDB or RocksDB, read by RocksDB."""
 
     def __init__(self, shard: Path, links: Path, database: Any) -> None:
         self.path = shard
-        self._links = links
+        self.errors = _RocksErrors(shard, links)
         self._database = database
 
     @classmethod
@@ -172,12 +200,8 @@ class _Rocks:
         # be an error: the default drops all that follows, in silence.
         options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
         access = AccessType.read_only(error_if_log_file_exist=False)
-        try:
+        with _RocksErrors(shard, links):
             database = Rdict(str(links), options, access_type=access)
-        except Exception as error:  # noqa: BLE001 - rocksdict raises nothing more precise
-            if os.strerror(errno.ENOSPC) in str(error):  # it writes to its links alone
-                raise _no_room(links, os.strerror(errno.ENOSPC)) from None
-            raise EngineError(_words(shard, links, error)) from None
         try:
             yield cls(shard, links, database)
         finally:
@@ -187,14 +211,9 @@ class _Rocks:
         return _RocksStream(self, start)
 
     def items(self, start: bytes) -> Iterator[Pair]:
-        try:
+        with self.errors:
             found: Iterator[Pair] = self._database.items(from_key=start)
-        except Exception as error:  # noqa: BLE001
-            raise self.error(error) from None
         return found
-
-    def error(self, error: Exception) -> EngineError:
-        return EngineError(_words(self.path, self._links, error))
 
     def check_end(self, after: bytes) -> None:
         """Insist that nothing follows the key `after`.
@@ -202,21 +221,17 @@ class _Rocks:
         rocksdict's iterators end in silence at a block that can't be read, just as they do at
         the end: without this, a corrupt old shard would be proven by its readable beginning.
         """
-        try:
+        with self.errors:
             iterator = self._database.iter()
             iterator.seek(after)
             goes_on = iterator.valid()
             iterator.status()
-        except Exception as error:  # noqa: BLE001
-            raise self.error(error) from None
         if goes_on:
             raise EngineError(f"{self.path}: can't be read beyond key {after.hex()}")
 
     def tables(self) -> list[tuple[bytes, int]]:
-        try:
+        with self.errors:
             files = self._database.live_files()
-        except Exception as error:  # noqa: BLE001
-            raise self.error(error) from None
         return sorted((bytes(file["end_key"]), int(file["size"])) for file in files)
 
 
@@ -227,10 +242,8 @@ class _RocksStream:
         self._items = reader.items(start)
 
     def take(self, count: int) -> list[Pair]:
-        try:
+        with self._reader.errors:
             found = list(islice(self._items, count))
-        except Exception as error:  # noqa: BLE001 - rocksdict raises nothing more precise
-            raise self._reader.error(error) from None
         if found:
             # The least key that is greater.
             self._next = found[-1][0] + b"\0"

@@ -263,9 +263,10 @@ def _crc32c(data: bytes) -> int:
 def _crc_table() -> list[int]:
     table = []
     for number in range(256):
+        crc = number
         for _ in range(8):
-            number = number >> 1 ^ (0x82F63B78 if number & 1 else 0)  # noqa: PLW2901
-        table.append(number)
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+        table.append(crc)
     return table
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import HAVE_PLYVEL, Node, Row
+from fixtures import Node, Row
 from fixtures.encode import microseconds
 from shardtool.datadir.inventory import take_inventory
 from shardtool.datadir.layout import find_layout
@@ -41,6 +41,7 @@ from tests.e2e.proof_world import (
     verify,
 )
 from tests.e2e.test_terminal import Terminal
+from tests.needs import needs_plyvel
 
 
 @pytest.fixture
@@ -214,7 +215,7 @@ def test_a_shard_whose_new_side_changes_after_verify_stays_without_a_new_proof_t
     assert kept(pruned) == {"00001": ["not-proven"]}
 
 
-@pytest.mark.skipif(not HAVE_PLYVEL, reason="no plyvel here to write tables with")
+@needs_plyvel
 def test_a_shard_whose_new_side_loses_a_table_stays_as_unreadable(
     tmp_path: Path, shardtool: Run
 ) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from fixtures import HAVE_PLYVEL, MARKED_AT, Column, Node, Row
+from fixtures import MARKED_AT, Column, Node, Row
 from fixtures.convert import rewrite_new_shards
 from fixtures.encode import ID_PREFIX, SERIES_PREFIX, microseconds, old_id, value_key
 from fixtures.engines import Engine
@@ -43,6 +43,7 @@ from tests.e2e.proof_world import (
     verify,
 )
 from tests.e2e.test_terminal import Terminal
+from tests.needs import needs_plyvel
 
 AT = microseconds(MARKED_AT) - 86_400_000_000  # a day before the migration
 
@@ -141,7 +142,7 @@ def test_every_engine_of_08_gives_the_same_result(
     agrees(verify(shardtool, data), name)
 
 
-@pytest.mark.skipif(not HAVE_PLYVEL, reason="no plyvel here to write tables with")
+@needs_plyvel
 def test_new_shards_in_tables_give_the_same_result(capture: Capture, shardtool: Run) -> None:
     data = capture("migrated-08")
     rewrite_new_shards(data, "leveldb", storage="tables")

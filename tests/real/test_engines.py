@@ -14,12 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures import HAVE_PLYVEL, Node, Row, leveldb, read
+from fixtures import Node, Row, leveldb, read
 from fixtures.encode import Pair
 from fixtures.engines import Engine, Storage
 from shardtool.influxdb import engines
 from shardtool.influxdb.engines import EngineError, open_shard
 from tests.conftest import Listing
+from tests.needs import needs_plyvel
 
 KINDS: tuple[tuple[Engine, Storage], ...] = (
     ("leveldb", "log"),
@@ -30,7 +31,6 @@ KINDS: tuple[tuple[Engine, Storage], ...] = (
 )
 MIB = 1 << 20
 OF_2014 = "58dd95fc1608da7d8e9ef4418a8f7a8c003f12accebda4608bd29513be944aa4"
-needs_tables = pytest.mark.skipif(not HAVE_PLYVEL, reason="no LevelDB tables without plyvel")
 
 
 def all_pairs(
@@ -177,7 +177,7 @@ def test_a_shard_that_is_renamed_is_read_on_to_its_end(
     assert found == expected
 
 
-@needs_tables
+@needs_plyvel
 def test_many_tables_are_read_under_a_low_limit_of_open_files(
     tmp_path: Path, scratch: Path, file_limit: Callable[[int], None]
 ) -> None:
@@ -201,7 +201,7 @@ def test_many_tables_are_read_under_a_low_limit_of_open_files(
 # -- what is damaged --
 
 
-@needs_tables
+@needs_plyvel
 def test_a_corrupt_block_in_the_middle_of_a_table_is_an_error(
     tables: Path, copied: Callable[[Path], Path], scratch: Path
 ) -> None:
@@ -213,7 +213,7 @@ def test_a_corrupt_block_in_the_middle_of_a_table_is_an_error(
     assert "checksum" in refusal(shard, "leveldb", scratch)
 
 
-@needs_tables
+@needs_plyvel
 def test_a_block_size_that_ends_just_before_the_corrupt_block_hides_nothing(
     tables: Path, copied: Callable[[Path], Path], scratch: Path
 ) -> None:
@@ -236,7 +236,7 @@ def test_a_block_size_that_ends_just_before_the_corrupt_block_hides_nothing(
             stream.take(1)
 
 
-@needs_tables
+@needs_plyvel
 @settings(max_examples=40)
 @given(data=st.data())
 def test_a_flipped_bit_anywhere_in_a_table_gives_an_error_or_the_same(
@@ -355,7 +355,7 @@ def test_a_manifest_that_is_cut_anywhere_is_an_error(
     assert ("whole record" if keep else "MANIFEST") in refusal(shard, "leveldb", scratch)
 
 
-@needs_tables
+@needs_plyvel
 def test_a_manifest_cut_between_two_records_is_an_error(tmp_path: Path, scratch: Path) -> None:
     """It then tells of an earlier state, when the table's values were in a log."""
     import plyvel
@@ -373,7 +373,7 @@ def test_a_manifest_cut_between_two_records_is_an_error(tmp_path: Path, scratch:
         refusal(shard, "leveldb", scratch)
 
 
-@needs_tables
+@needs_plyvel
 @pytest.mark.parametrize("damage", ["cut", "empty", "gone", "appended"])
 def test_a_table_that_is_not_what_the_manifest_says_is_an_error(
     damage: str, tables: Path, copied: Callable[[Path], Path], scratch: Path

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from fixtures import (
-    HAVE_PLYVEL,
     MARKED_AT,
     WRITTEN_AT,
     Column,
@@ -44,10 +43,9 @@ from fixtures.encode import (
 from fixtures.engines import Engine, Storage
 from fixtures.migration import left_behind_by_083
 from fixtures.read import Shape, kind_of, layout, pairs, shape, values
-from tests.needs import CAPTURES, archive_of
+from tests.needs import CAPTURES, archive_of, needs_plyvel
 
 ENGINES: list[Engine] = ["leveldb", "hyperleveldb", "rocksdb", "lmdb"]
-needs_plyvel = pytest.mark.skipif(not HAVE_PLYVEL, reason="plyvel has no wheel for this Python")
 
 
 @pytest.fixture(scope="session")

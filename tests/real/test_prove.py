@@ -14,12 +14,13 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures import HAVE_PLYVEL, MARKED_AT, Column, Node, Row, read
+from fixtures import MARKED_AT, Column, Node, Row, read
 from fixtures.encode import Value, microseconds, old_id, value_key
 from fixtures.engines import Engine, Storage
 from fixtures.raft import Space
@@ -34,6 +35,7 @@ from shardtool.proof.prove import Asker, Finding, Question, Watcher, prove
 from shardtool.proof.run import Job, Outcome, Setting, prove_all
 from shardtool.proof.source import catalogue_of
 from shardtool.proof.storage import LocalShard, NewStorage
+from tests.needs import needs_plyvel
 
 NOW = microseconds(MARKED_AT + timedelta(days=30))
 MIB = 1 << 20
@@ -587,11 +589,11 @@ def test_a_reader_that_dies_makes_one_shard_unreadable(
         node.old_shard(shard, rows=rows(5), start=START)
         node.migrate(shard)
 
-    def deadly(asked: Question, *others: object) -> Finding:
+    def deadly(asked: Question, *others: Any) -> Finding:
         if asked.shard.name == "00002":
             faulthandler.disable()  # pytest's would fill the screen
             os.kill(os.getpid(), number)
-        return prove(asked, *others)  # type: ignore[arg-type]
+        return prove(asked, *others)
 
     monkeypatch.setattr(run, "prove", deadly)
     found = outcomes(node)
@@ -641,8 +643,8 @@ def test_an_old_shard_that_changes_while_it_is_read_gives_no_finding(
     node.old_shard(7, rows=rows(5), start=START)
     node.migrate(7)
 
-    def meanwhile(asked: Question, *others: object) -> Finding:
-        found = prove(asked, *others)  # type: ignore[arg-type]
+    def meanwhile(asked: Question, *others: Any) -> Finding:
+        found = prove(asked, *others)
         with (asked.shard / "000003.log").open("ab") as file:
             file.write(b"\0")
         return found
@@ -659,8 +661,8 @@ def test_an_old_shard_that_changes_once_is_read_again(
     node.migrate(7)
     once = tmp_path / "once"
 
-    def meanwhile(asked: Question, *others: object) -> Finding:
-        found = prove(asked, *others)  # type: ignore[arg-type]
+    def meanwhile(asked: Question, *others: Any) -> Finding:
+        found = prove(asked, *others)
         if not once.exists():
             once.touch()
             node.write_old(7, rows(3, first=50))
@@ -730,7 +732,7 @@ while True:
 """
 
 
-@pytest.mark.skipif(not HAVE_PLYVEL, reason="no LevelDB that writes without plyvel")
+@needs_plyvel
 @pytest.mark.usefixtures("no_orphans")
 def test_a_server_that_writes_and_compacts_never_makes_a_value_seem_found(node: Node) -> None:
     node.old_shard(7, rows=rows(4000), start=START)
@@ -779,7 +781,7 @@ def test_proving_changes_nothing_of_either_side(node: Node, listing: object) -> 
 
 
 @contextlib.contextmanager
-def fresh_node(**arguments: object) -> Iterator[Node]:
+def fresh_node(**arguments: Any) -> Iterator[Node]:
     """Make a node for one example of many."""
     with tempfile.TemporaryDirectory(prefix="prove-") as directory:
         yield Node(
@@ -787,7 +789,7 @@ def fresh_node(**arguments: object) -> Iterator[Node]:
             version="0.8",
             phantoms=False,
             lmdb_map_size=MIB,
-            **arguments,  # type: ignore[arg-type]
+            **arguments,
         )
 
 

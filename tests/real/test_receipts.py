@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures import HAVE_PLYVEL, Node
+from fixtures import Node
 from shardtool.datadir.inventory import take_inventory
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.errors import ShardtoolError
@@ -31,6 +31,7 @@ from shardtool.proof.receipts import NewSide, Receipt, Receipts, _checksum
 from shardtool.proof.run import Setting
 from shardtool.proof.source import RaftCatalogue, catalogue_of
 from tests.conftest import Unprivileged
+from tests.needs import needs_plyvel
 
 WHEN = datetime(2026, 11, 26, 12, tzinfo=UTC)
 FINDING = Finding(
@@ -281,7 +282,7 @@ def test_a_type_file_that_is_gone_ends_a_receipt(world: World) -> None:
     assert not world.holds()
 
 
-@pytest.mark.skipif(not HAVE_PLYVEL, reason="only LevelDB itself writes so")
+@needs_plyvel
 def test_a_value_that_is_deleted_from_a_new_shard_ends_a_receipt(world: World) -> None:
     import plyvel
 

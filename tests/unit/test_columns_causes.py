@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -224,8 +225,8 @@ CALM = ColumnCauses(
         ({"marked_us": None, "stumbles": True, "dropped": True}, "not-migrated"),
     ],
 )
-def test_the_first_cause_that_applies_is_told(changes: dict[str, object], cause: str) -> None:
-    column = replace(CALM, **changes)  # type: ignore[arg-type]
+def test_the_first_cause_that_applies_is_told(changes: dict[str, Any], cause: str) -> None:
+    column = replace(CALM, **changes)
     assert column.cause(500, covered=True) == cause
     assert cause in (*CAUSES, "")
 
