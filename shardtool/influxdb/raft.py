@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import json
 import os
 import re
-import stat
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
 from shardtool.errors import reason_of
 from shardtool.influxdb import messages
 from shardtool.influxdb.errors import CatalogueError, LogError
+from shardtool.influxdb.files import is_zero, opened_file, zeros_until_end
 
 MAX_LOG = 1 << 30
 MAX_SNAPSHOT = 256 << 20
@@ -81,7 +80,7 @@ def entries(raft: Path) -> Iterator[Entry]:
     """
     path = raft / "log"
     try:
-        with _opened(path, MAX_LOG) as (file, size):
+        with opened_file(path, MAX_LOG) as (file, size):
             yield from parse_log(file, size)
     except LogError as error:
         raise CatalogueError(f"{path}: {error}; {_REPAIR}") from None
@@ -101,7 +100,7 @@ def parse_log(file: BinaryIO, size: int) -> Iterator[Entry]:
     previous: int | None = None
     while (head := file.read(_HEAD_SIZE)) and len(head) == _HEAD_SIZE:
         if not _HEAD.fullmatch(head):
-            if _is_zero(head) and _zeros_until_end(file):
+            if is_zero(head) and zeros_until_end(file):
                 return
             raise LogError(offset, f"expected 8 hex digits and a newline, found {head!r}")
         length = int(head[:8], 16)
@@ -117,7 +116,7 @@ def parse_log(file: BinaryIO, size: int) -> Iterator[Entry]:
             entry = _entry(body, offset)
         except LogError:
             # A file that grew before its content was on disk ends in zeros.
-            if _is_zero(body) and _zeros_until_end(file):
+            if is_zero(body) and zeros_until_end(file):
                 return
             raise
         if previous is not None and entry.index != previous + 1:
@@ -152,17 +151,6 @@ def _require_torn(file: BinaryIO, offset: int, length: int) -> None:
                 offset, f"expected an entry, found one of {length} bytes with others in it"
             )
         kept = chunk[-_HEAD_SIZE:]
-
-
-def _zeros_until_end(file: BinaryIO) -> bool:
-    while chunk := file.read(_CHUNK):
-        if not _is_zero(chunk):
-            return False
-    return True
-
-
-def _is_zero(data: bytes) -> bool:
-    return not data.strip(b"\0")
 
 
 # -- snapshots --
@@ -203,7 +191,7 @@ def read_snapshot(file: SnapshotFile) -> Snapshot:
         ValueError: it is not valid: the message says what was expected and found, without path.
     """
     try:
-        with _opened(file.path, MAX_SNAPSHOT) as (content, size):
+        with opened_file(file.path, MAX_SNAPSHOT) as (content, size):
             snapshot = parse_snapshot(content.read(size))
     except OSError as error:
         raise ValueError(f"expected a snapshot, found: {reason_of(error)}") from None
@@ -253,7 +241,7 @@ def own_name(raft: Path) -> str | None:
     """
     path = raft / "name"
     try:
-        with _opened(path, MAX_NAME) as (file, size):
+        with opened_file(path, MAX_NAME) as (file, size):
             return file.read(size).decode("utf-8", "surrogateescape").strip()
     except FileNotFoundError:
         return None
@@ -261,20 +249,6 @@ def own_name(raft: Path) -> str | None:
         raise CatalogueError(
             f"{path}: expected the server's name, found: {reason_of(error)}; {_advice(error)}"
         ) from None
-
-
-@contextlib.contextmanager
-def _opened(path: Path, limit: int) -> Iterator[tuple[BinaryIO, int]]:
-    """Open a regular file of up to `limit` bytes; yield it and its size. Raises OSError."""
-    # O_NONBLOCK: opening a FIFO must not wait for a writer.
-    with opened_quietly(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) as descriptor:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(0, "no regular file")
-        if found.st_size > limit:
-            raise OSError(0, f"{found.st_size} bytes, more than the {limit} it may have")
-        with open(descriptor, "rb", closefd=False) as file:
-            yield file, found.st_size
 
 
 def _advice(error: OSError) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
 from shardtool.errors import ShardtoolError, reason_of
 from shardtool.influxdb import messages
 from shardtool.influxdb.errors import LogError
+from shardtool.influxdb.files import is_zero, opened_file, zeros_until_end
 
 WRITE = 1
 """The type of a request that writes points."""
@@ -100,15 +100,8 @@ def requests(log: Path) -> Iterator[Request]:
         WalError: it can't be read, or there is garbage in it.
     """
     try:
-        # O_NONBLOCK: opening a FIFO must not wait for a writer.
-        with opened_quietly(log, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) as descriptor:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise OSError(0, "no regular file")
-            if found.st_size > MAX_LOG:
-                raise OSError(0, f"{found.st_size} bytes, more than the {MAX_LOG} it may have")
-            with open(descriptor, "rb", closefd=False) as file:
-                yield from parse_log(file, found.st_size)
+        with opened_file(log, MAX_LOG) as (file, size):
+            yield from parse_log(file, size)
     except LogError as error:
         raise WalError(f"{log}: {error}; {_BEYOND}") from None
     except OSError as error:
@@ -128,7 +121,7 @@ def parse_log(file: BinaryIO, size: int) -> Iterator[Request]:
     while len(head := file.read(_HEAD.size)) == _HEAD.size:
         number, shard_id, length = _HEAD.unpack(head)
         if not length:
-            if _is_zero(head) and _zeros_until_end(file):
+            if is_zero(head) and zeros_until_end(file):
                 return
             raise LogError(offset, f"expected a request, found one of no bytes: {head!r}")
         if offset + _HEAD.size + length > size:
@@ -139,7 +132,7 @@ def parse_log(file: BinaryIO, size: int) -> Iterator[Request]:
         body = file.read(length)
         if len(body) < length:
             return  # cut while it is being read
-        if _is_zero(body) and _zeros_until_end(file):
+        if is_zero(body) and zeros_until_end(file):
             return  # the head was on disk before the body was
         yield _request(number, shard_id, body, offset)
         offset += _HEAD.size + length
@@ -210,17 +203,6 @@ def _series(found: Any) -> Series:
             for point in found.points
         ),
     )
-
-
-def _zeros_until_end(file: BinaryIO) -> bool:
-    while chunk := file.read(_CHUNK):
-        if not _is_zero(chunk):
-            return False
-    return True
-
-
-def _is_zero(data: bytes) -> bool:
-    return not data.strip(b"\0")
 
 
 def _advice(error: OSError) -> str:
