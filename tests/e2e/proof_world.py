@@ -6,11 +6,13 @@ import json
 import os
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fixtures import NewShard, Node
+from fixtures import MARKED_AT, NewShard, Node
+from fixtures.encode import microseconds
 from shardtool.datadir.layout import find_layout
 from shardtool.journal import Journal
 from tests.conftest import Listing, Run
@@ -22,6 +24,7 @@ List = Callable[[Path], Listing]
 PROVEN = {2, 3, *range(12, 19), 22, 25, 26, 27}
 """The shards of migrated-08 whose every value is in the new storage."""
 PROVEN_NAMES = sorted(f"{number:05d}" for number in PROVEN)
+AT = microseconds(MARKED_AT) - 86_400_000_000  # a day before the migration
 
 
 def document(done: subprocess.CompletedProcess[str]) -> Any:
@@ -117,3 +120,34 @@ def lose_one_value(shard: Path) -> None:
 
     last = list(values(shard))[-1][0]
     rewrite(shard, lambda key, value: key != last)
+
+
+def one_line(done: subprocess.CompletedProcess[str], code: int) -> str:
+    """Assert that a run ended with `code` and one line on stderr; return the line."""
+    assert done.returncode == code, (done.stdout, done.stderr)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("shardtool: ")
+    return line
+
+
+def lost_by_column(shard: dict[str, Any]) -> dict[str, int]:
+    """Return the missing values of one shard of the document by `database~series~column`."""
+    found: Counter[str] = Counter()
+    for one in shard["columns"]:
+        found["~".join((one["database"], one["series"], one["column"]))] += one["missing"]
+    return dict(found)
+
+
+def agrees(shards: dict[str, Any], name: str) -> None:
+    """Assert that a document says what an independent reader found, value for value."""
+    wanted = expected(name)
+    assert set(shards) == set(wanted)
+    for number, shard in shards.items():
+        assert shard["values"] == wanted[number]["values"], number
+        assert shard["missing"] == wanted[number]["missing"], number
+        assert shard["different"] == 0, number
+        assert lost_by_column(shard) == wanted[number]["missing_by_column"], number
+        complete = wanted[number]["missing"] == 0
+        assert shard["verdict"] == ("proven" if complete else "incomplete"), number
+        words = ([] if wanted[number]["marked"] else ["no-marker"]) + ["values-missing"]
+        assert shard["reasons"] == ([] if complete else words), number
