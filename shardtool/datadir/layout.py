@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from shardtool.datadir.config import read_config
 from shardtool.disk.durable import READ_DIRECTORY, opened_quietly
 from shardtool.errors import ShardtoolError, UsageError, reason_of
 
@@ -15,8 +15,6 @@ PACKAGED_DATA = Path("/opt/influxdb/shared/data")
 OLD_SHARDS = "shard_db"
 NEW_SHARDS = "shard_db_v2"
 OWN = ".shardtool"
-
-_MOST_CONFIG_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -146,34 +144,7 @@ def _is_of(config: Path, root: Path) -> bool:
 
 
 def _from_config(path: Path) -> Layout:
-    import tomllib  # most runs read no config, and start-up counts
-
-    expected = "expected InfluxDB's config.toml"
-    try:
-        # O_NONBLOCK: a FIFO must not make us wait for a writer.
-        with opened_quietly(path, os.O_RDONLY | os.O_NONBLOCK) as descriptor:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ShardtoolError(
-                    f"{path}: {expected}, found no regular file; check --influx-config"
-                )
-            text = os.read(descriptor, _MOST_CONFIG_BYTES + 1)
-        if len(text) > _MOST_CONFIG_BYTES:
-            raise ShardtoolError(f"{path}: {expected}, found a file of over 1 MiB; check the name")
-        content = tomllib.loads(text.decode("utf-8"))
-    except OSError as error:
-        raise ShardtoolError(
-            f"{path}: {expected}, found: {reason_of(error)}; check --influx-config"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ShardtoolError(
-            f"{path}: {expected}, found bytes that are no UTF-8 at offset {error.start}; "
-            "name the directories with --data"
-        ) from None
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError, and numbers beyond belief
-        raise ShardtoolError(
-            f"{path}: {expected}, found no TOML: {error}; "
-            "correct it, or name the directories with --data"
-        ) from None
+    content = read_config(path)
     layout = Layout(
         _directory(path, content, "storage"),
         _directory(path, content, "raft"),

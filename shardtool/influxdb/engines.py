@@ -67,6 +67,13 @@ class Reader(Protocol):
             EngineError: they can't be read.
         """
 
+    def value(self, key: bytes) -> bytes | None:
+        """Return the value under a key, None where there is none.
+
+        Raises:
+            EngineError: it can't be read.
+        """
+
     def tables(self) -> list[tuple[bytes, int]]:
         """Return (last key, size in bytes) of each table, sorted; empty where none is known."""
 
@@ -215,6 +222,11 @@ class _Rocks:
             found: Iterator[Pair] = self._database.items(from_key=start)
         return found
 
+    def value(self, key: bytes) -> bytes | None:
+        with self.errors:
+            found: bytes | None = self._database.get(key)
+        return found
+
     def check_end(self, after: bytes) -> None:
         """Insist that nothing follows the key `after`.
 
@@ -289,6 +301,15 @@ class _Lmdb:
         except lmdb.Error as error:
             raise self.error(error) from None
         return _LmdbStream(self, cursor.iternext() if there else iter(()))
+
+    def value(self, key: bytes) -> bytes | None:
+        import lmdb
+
+        try:
+            found: bytes | None = self._transaction.get(key)
+        except lmdb.Error as error:
+            raise self.error(error) from None
+        return found
 
     def error(self, error: Exception) -> EngineError:
         return EngineError(_words(self.path, self._links, error))
