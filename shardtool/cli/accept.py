@@ -9,9 +9,10 @@ from collections import Counter
 from typing import Any
 
 from shardtool.cli import exits
+from shardtool.cli.api import add_api
 from shardtool.cli.options import named_shards
 from shardtool.cli.output import Output, plural, safe
-from shardtool.cli.proving import add_api, ask_again, prove_into
+from shardtool.cli.proving import API, ask_again, prove_into
 from shardtool.cli.verify import show_losses
 from shardtool.datadir.inventory import take_inventory
 from shardtool.datadir.layout import Layout, find_layout
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="the number of values that will be lost, instead of typing it",
     )
-    add_api(parser)
+    add_api(parser, about=API)
 
 
 def run(args: argparse.Namespace, out: Output) -> int:

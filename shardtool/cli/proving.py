@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from shardtool.cli.api import login_of
 from shardtool.cli.output import Output, plural
 from shardtool.cli.progress import Progress
 from shardtool.datadir.inventory import Inventory, OldShard
@@ -21,21 +21,10 @@ from shardtool.proof.receipts import Receipts
 from shardtool.proof.run import Setting
 from shardtool.proof.source import catalogue_of
 
-
-def add_api(parser: argparse.ArgumentParser) -> None:
-    """Add --api and --user: a running cluster to ask for what is on other servers."""
-    parser.add_argument(
-        "--api",
-        metavar="URL",
-        help="a server of the running cluster, such as http://localhost:8086: takes what raft "
-        "knows from it, and asks it for values of shards that live on other servers",
-    )
-    parser.add_argument(
-        "--user",
-        metavar="NAME",
-        help="cluster admin for --api (default: root); the password is taken from "
-        "$SHARDTOOL_PASSWORD, from the file $SHARDTOOL_PASSWORD_FILE, or asked for",
-    )
+API = (
+    "a server of the running cluster, such as http://localhost:8086: takes what raft knows from "
+    "it, and asks it for values of shards that live on other servers"
+)
 
 
 def ask_again(proofs: Proofs, args: argparse.Namespace) -> None:
@@ -60,18 +49,17 @@ def new_side(args: argparse.Namespace, layout: Layout, inventory: Inventory) -> 
     if args.api is None:
         yield Setting(catalogue_of(layout, None), local)
         return
-    from shardtool.influxdb.api import Api, base_url, credentials
+    from shardtool.influxdb.api import Api
     from shardtool.proof.asking import ApiAsker
 
-    url = base_url(args.api)
-    user, password = credentials(args.user, dict(os.environ))
+    login = login_of(args, layout, default=False)
 
     @contextlib.contextmanager
     def ask() -> Iterator[ApiAsker]:
-        with Api(url, user, password) as api:
+        with Api(login.url, *login.credentials) as api:
             yield ApiAsker(api)
 
-    with Api(url, user, password) as api:
+    with Api(login.url, *login.credentials) as api:
         catalogue = catalogue_of(layout, api)
     yield Setting(catalogue, local, ask)
 
@@ -86,12 +74,12 @@ def prove_into(
     *,
     listing: bool = False,
 ) -> None:
-    """Prove `shards` as --api and --user say, with a progress bar; write their receipts.
+    """Prove `shards` as --api and its options say, with a progress bar; write their receipts.
 
     Args:
         proofs: filled as shards end.
         shards: what to prove; nothing is read where there are none.
-        args: the command line, with what add_api adds.
+        args: the command line, with what cli.api.add_api adds.
         layout: the node.
         inventory: of it.
         out: where to tell.

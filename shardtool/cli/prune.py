@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from shardtool.cli import exits
+from shardtool.cli.api import add_api
 from shardtool.cli.options import (
     add_shards,
     add_yes,
@@ -20,7 +21,7 @@ from shardtool.cli.options import (
 )
 from shardtool.cli.output import Output, iso, moment, plural, safe, short, size, unseen
 from shardtool.cli.progress import Progress
-from shardtool.cli.proving import add_api, ask_again, prove_into
+from shardtool.cli.proving import API, ask_again, prove_into
 from shardtool.datadir.inventory import OldShard, take_inventory
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.datadir.verdict import Judged, Reason, judge_all
@@ -85,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read no shard now: what has no receipt that holds stays",
     )
-    add_api(parser)
+    add_api(parser, about=API)
 
 
 def run(args: argparse.Namespace, out: Output) -> int:

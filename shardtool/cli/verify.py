@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shardtool.cli import exits
+from shardtool.cli.api import add_api
 from shardtool.cli.options import add_shards, named_shards
 from shardtool.cli.output import Output, plural, safe, short, table_lines, unseen
-from shardtool.cli.proving import add_api, ask_again, prove_into
+from shardtool.cli.proving import API, ask_again, prove_into
 from shardtool.datadir.inventory import Inventory, OldShard, take_inventory
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.datadir.verdict import Judged, as_found, judge
@@ -100,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print each missing or different value as a JSON line, and nothing else",
     )
-    add_api(parser)
+    add_api(parser, about=API)
 
 
 def run(args: argparse.Namespace, out: Output) -> int:

@@ -40,6 +40,25 @@ class Server:
 
 
 @dataclass(frozen=True)
+class ClusterServer:
+    """A server of the cluster as the API tells of it.
+
+    Args:
+        id: its number in the cluster.
+        raft_name: what its raft/name says; '' from a 0.7.
+        is_leader: raft's leader.
+        state: such as 'Potential'; '' from a 0.7.
+        address: host and port that the others reach it under.
+    """
+
+    id: int
+    raft_name: str
+    is_leader: bool
+    state: str
+    address: str
+
+
+@dataclass(frozen=True)
 class Dropped:
     """What was dropped while 0.8 had it, as far as the raft log on disk tells.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from shardtool.influxdb.api import Api, CannotAskError, same
+from shardtool.influxdb.api import Api
 from shardtool.influxdb.keys import time_and_sequence
 from shardtool.influxdb.messages import MessageError, parse, value_of
+from shardtool.influxdb.query import CannotAskError, same
 from shardtool.proof.columns import Name
 from shardtool.proof.compare import Suffix, Wanted
 

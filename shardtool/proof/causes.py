@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from shardtool.influxdb.catalogue import Catalogue, Space
-from shardtool.influxdb.regex import compiled
+from shardtool.influxdb.catalogue import Catalogue
+from shardtool.influxdb.spaces import duration_us, space_of
 from shardtool.proof.columns import Index, OldColumn
 
 # In this order: the first one that applies is told.
 CAUSES = ("future", "name", "unknown-database", "expired", "dropped", "not-migrated", "unknown")
-
-_DURATION = re.compile(r"(\d{1,15})([usmhdw])", re.ASCII)
-_UNITS_US = {
-    "u": 1,
-    "s": 1_000_000,
-    "m": 60_000_000,
-    "h": 3_600_000_000,
-    "d": 86_400_000_000,
-    "w": 604_800_000_000,
-}
 
 
 @dataclass(frozen=True)
@@ -112,27 +101,3 @@ def _expired_before(catalogue: Catalogue, database: str, series: str, now_us: in
     space = space_of(catalogue.spaces.get(database, ()), series)
     kept = None if space is None else duration_us(space.retention)
     return None if kept is None else now_us - kept
-
-
-def space_of(spaces: tuple[Space, ...], series: str) -> Space | None:
-    """Return the space that takes a series: the first whose regex finds itself in the name.
-
-    Args:
-        spaces: a database's, in the order in which the server asks them (newest first).
-        series: the name.
-    """
-    name = series.encode("utf-8", "surrogateescape")
-    for space in spaces:
-        pattern = compiled(space.regex)
-        if pattern is not None and pattern.search(name):
-            return space
-    return None
-
-
-def duration_us(text: str) -> int | None:
-    """Return a space's duration in us, None for one that never ends or that nobody can read.
-
-    Example: '7d' -> 604800000000; 'inf' and '' -> None.
-    """
-    match = _DURATION.fullmatch(text)
-    return int(match[1]) * _UNITS_US[match[2]] if match else None

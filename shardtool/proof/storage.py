@@ -13,7 +13,7 @@ from typing import NamedTuple
 from shardtool.influxdb.catalogue import Catalogue, ShardRange
 from shardtool.influxdb.engines import EngineBusyError, EngineError, open_shard
 from shardtool.influxdb.keys import ID_BYTES, time_bytes
-from shardtool.proof.causes import space_of
+from shardtool.influxdb.spaces import space_of
 from shardtool.proof.columns import Name
 from shardtool.proof.compare import Cursor, Piece
 from shardtool.proof.state import state_of

@@ -16,7 +16,8 @@ from fixtures.encode import Column, id_entry, last_id_entry, old_id, series_entr
 from shardtool.influxdb.engines import EngineError, Pair
 from shardtool.influxdb.keys import COLUMN_INDEX, SERIES_INDEX
 from shardtool.influxdb.model import Catalogue, Dropped, ShardRange, Space
-from shardtool.proof.causes import CAUSES, ColumnCauses, causes_of, duration_us, space_of
+from shardtool.influxdb.spaces import duration_us, space_of
+from shardtool.proof.causes import CAUSES, ColumnCauses, causes_of
 from shardtool.proof.columns import Index, Known, Name, read_index
 
 DAY = 86_400_000_000

@@ -1,0 +1,245 @@
+"""HTTP to one server: requests sent once or again, answers read within bounds, errors without a
+password.
+
+The password goes to the server in a header and nowhere else: no URL, message, log or exception
+holds it. Knows nothing of what is asked; influxdb.api does.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from base64 import b64encode
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
+
+from shardtool.errors import ShardtoolError
+from shardtool.influxdb.credentials import PASSWORD, base_url
+
+if TYPE_CHECKING:
+    import httpx
+
+_ATTEMPTS = 4
+_LONGEST_WAIT = 5.0
+TEXT_BYTES = 64 << 10
+"""The longest answer that is only text."""
+
+
+class AnswerLostError(ShardtoolError):
+    """A request was sent and no answer came: whether the server did it has to be read back."""
+
+
+class Request(NamedTuple):
+    """What is asked: path and parameters quoted, a body of JSON or none."""
+
+    method: str
+    path: str
+    parameters: str = ""
+    body: bytes | None = None
+    limit: int = TEXT_BYTES
+    """The longest answer 200, in bytes."""
+    login: bool = True
+    """Send the password."""
+
+
+class Answer(NamedTuple):
+    """What came back, whatever its status."""
+
+    status: int
+    version: str
+    """The header X-Influxdb-Version, '' where there is none."""
+    body: bytes | None
+    """None where it is longer than allowed."""
+
+    @property
+    def text(self) -> str:
+        """The body as text, '' where it is too long."""
+        return (self.body or b"").decode(errors="replace")
+
+
+class _Failure(NamedTuple):
+    problem: str
+    is_final: bool
+    """It would be the same again."""
+    was_sent: bool
+    """The server may have got it."""
+
+
+class Wire:
+    """The way to one server; what fails on it becomes one line."""
+
+    def __init__(
+        self,
+        url: str,
+        user: str,
+        password: str,
+        *,
+        connect_timeout: float,
+        read_timeout: float,
+        first_wait: float,
+    ) -> None:
+        """Prepare to ask the server at `url`; nothing is sent yet. See Api."""
+        # Imported on first use: status and prune must not wait for it.
+        import ssl
+
+        import httpx
+
+        self.url = base_url(url)
+        self.user = user
+        self._secrets = _spellings(user, password)
+        self._auth = httpx.BasicAuth(user, password)
+        self._read_timeout = read_timeout
+        self._first_wait = first_wait
+        self._client = httpx.Client(
+            timeout=httpx.Timeout(read_timeout, connect=connect_timeout),
+            # The system's authorities and no others; http has none, and loading them takes time.
+            verify=ssl.create_default_context() if self.url.startswith("https:") else False,
+            # No proxy gets the password, and no .netrc replaces it.
+            trust_env=False,
+            follow_redirects=False,
+            headers={"User-Agent": "shardtool", "Accept-Encoding": "identity"},
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def repeated(self, request: Request, *, after_errors: bool = True) -> Answer:
+        """Send what may be sent again, until an answer comes, four times at the most.
+
+        Args:
+            request: what is asked.
+            after_errors: an answer of 500 and more is none.
+
+        Raises:
+            ShardtoolError: no answer came.
+        """
+        problem = ""
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(min(self._first_wait * 2 ** (attempt - 1), _LONGEST_WAIT))
+            answer = self._attempt(request)
+            if isinstance(answer, Answer):
+                if answer.status < 500 or not after_errors:
+                    return answer
+                problem = self.found(answer)
+                continue
+            problem = answer.problem
+            if answer.is_final:
+                break
+        raise self._unanswered(request, problem)
+
+    def once(self, request: Request) -> Answer:
+        """Send what must not be sent again by itself.
+
+        Raises:
+            AnswerLostError: it was sent, and no answer came.
+            ShardtoolError: it was not sent.
+        """
+        answer = self._attempt(request)
+        if isinstance(answer, Answer):
+            return answer
+        if not answer.was_sent:
+            raise self._unanswered(request, answer.problem)
+        raise AnswerLostError(
+            f"{self.url}{request.path}: sent a {request.method} and expected an answer, found: "
+            f"{answer.problem}: it may have been done or not"
+        )
+
+    def answers(self, request: Request, seconds: float) -> Answer | None:
+        """Send it once and in a hurry; return None where no answer came."""
+        answer = self._attempt(request, seconds)
+        return answer if isinstance(answer, Answer) else None
+
+    def _attempt(self, request: Request, seconds: float | None = None) -> Answer | _Failure:
+        """Send a request once.
+
+        No error of httpx leaves this function, not even as a context: they hold the request.
+        """
+        import httpx
+
+        method, path, parameters, body, limit, login = request
+        url = f"{self.url}{path}?{parameters}" if parameters else self.url + path
+        try:
+            with self._client.stream(
+                method,
+                url,
+                auth=self._auth if login else None,
+                content=body,
+                headers=None if body is None else {"Content-Type": "application/json"},
+                timeout=httpx.USE_CLIENT_DEFAULT if seconds is None else seconds,
+            ) as response:
+                content = _read(response, limit if response.status_code == 200 else TEXT_BYTES)
+                version = response.headers.get("X-Influxdb-Version", "")
+                return Answer(response.status_code, version, content)
+        except httpx.ReadTimeout:
+            waited = self._read_timeout if seconds is None else seconds
+            return _Failure(f"nothing for {waited:g} seconds", True, True)
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            return _Failure(self.shown(str(error)), True, False)
+        except httpx.HTTPError as error:
+            never = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+            problem = self.shown(str(error) or type(error).__name__)
+            return _Failure(problem, False, not isinstance(error, never))
+
+    # -- what it says when it goes wrong --
+
+    def _unanswered(self, request: Request, problem: str) -> ShardtoolError:
+        return ShardtoolError(
+            f"{self.url}{request.path}: expected an answer, found: {problem}: check that the "
+            "server runs and that the URL is its API's"
+        )
+
+    def refused(self, request: Request, answer: Answer) -> ShardtoolError:
+        """Return the error that says: not this user, or not with this password."""
+        return ShardtoolError(
+            f"{self.url}{request.path}: the server refused the user {self.user!r} (status "
+            f"{answer.status}): it takes a cluster administrator and the right password, see "
+            f"--user and {PASSWORD}"
+        )
+
+    def unexpected(
+        self, request: Request, answer: Answer, wanted: str, advice: str = "see the server's log"
+    ) -> ShardtoolError:
+        """Return the error that says what the answer was instead of `wanted`."""
+        too_long = f"more than {request.limit if answer.status == 200 else TEXT_BYTES} bytes"
+        found = self.found(answer) if answer.body is not None else too_long
+        return ShardtoolError(
+            f"{self.url}{request.path}: expected {wanted}, found {found}: {advice}"
+        )
+
+    def broken(self, request: Request, problem: str) -> ShardtoolError:
+        """Return the error that says: an answer, but not InfluxDB's."""
+        return ShardtoolError(
+            f"{self.url}{request.path}: expected the JSON of InfluxDB 0.8, found "
+            f"{self.shown(problem)}: see the server's log, or try again"
+        )
+
+    def found(self, answer: Answer) -> str:
+        """Return status and text of an answer as a message may show them."""
+        return f"status {answer.status} '{self.shown(answer.text)}'"
+
+    def shown(self, text: str) -> str:
+        """Return text of a server as a message may show it: one line, short, without a secret."""
+        for secret in self._secrets:
+            text = text.replace(secret, "...")
+        line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+        return line if len(line) <= 160 else line[:157] + "..."
+
+
+def _spellings(user: str, password: str) -> tuple[str, ...]:
+    """Return how a password may come back from a server: as it was sent, plain, and escaped."""
+    sent = b64encode(f"{user}:{password}".encode()).decode()
+    if not password:
+        return (sent,)
+    return sent, password, quote(password, safe=""), json.dumps(password)[1:-1]
+
+
+def _read(response: httpx.Response, limit: int) -> bytes | None:
+    """Return a body, None where it is longer than `limit`; no more than that is read."""
+    body = bytearray()
+    for chunk in response.iter_raw():
+        body += chunk
+        if len(body) > limit:
+            return None
+    return bytes(body)
