@@ -23,10 +23,12 @@ from shardtool.errors import InterruptedByUserError, ShardtoolError, UsageError,
 # run(args, out) -> exit code. The words here are what `shardtool --help` shows.
 COMMANDS = {
     "status": "where am I, what is next, what could I get back",
+    "check": "is it safe to take the next step, and what would be lost by it",
     "backup": "copy raft, wal and config.toml into a verified snapshot",
     "snapshots": "list snapshots, or read them again and verify them",
     "restore": "put a snapshot's raft and wal back, or elsewhere",
     "forget": "remove old snapshots, never the last verified one",
+    "migrate": "start 0.8's migration and follow it to its end",
     "verify": "prove value by value that old shards are in the new storage",
     "accept": "say that a shard may go although it loses values",
     "prune": "delete old shards that the new storage has",

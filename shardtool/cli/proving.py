@@ -96,11 +96,11 @@ def prove_into(
     try:
         with contextlib.ExitStack() as stack:
             setting = stack.enter_context(new_side(args, layout, inventory))
-            screen = stack.enter_context(_Screen(shards, out))
+            screen = stack.enter_context(Reading(shards, out))
             ends = prove_shards(shards, layout, setting, proofs, screen, listing=listing)
             for name in stack.enter_context(contextlib.closing(ends)):
                 done += 1
-                screen.ends(name, proofs)
+                screen.ends(name, proofs.evidence[name].values)
                 if name in proofs.receipts:
                     try:
                         receipts.write(proofs.receipts[name])
@@ -125,7 +125,7 @@ class _Seen:
     values: int = 0
 
 
-class _Screen:
+class Reading:
     """A run's Told: the progress bar on stderr, and the list on stdout."""
 
     def __init__(self, shards: Sequence[OldShard], out: Output) -> None:
@@ -134,7 +134,7 @@ class _Screen:
         self._values = 0
         self._bar = Progress("reading", sum(self._sizes.values()), unit="bytes", out=out)
 
-    def __enter__(self) -> _Screen:
+    def __enter__(self) -> Reading:
         self._bar.__enter__()
         return self
 
@@ -149,8 +149,7 @@ class _Screen:
         step, seen.size, seen.values = size - seen.size, size, values
         self._bar.advance(step, f"{self._values:,} values")
 
-    def ends(self, shard: str, proofs: Proofs) -> None:
-        values = proofs.evidence[shard].values
+    def ends(self, shard: str, values: int) -> None:
         self.progress(shard, max(values, self._seen[shard].values), self._sizes[shard])
 
     def lines(self, lines: bytes) -> None:

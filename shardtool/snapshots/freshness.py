@@ -1,0 +1,81 @@
+"""Is the newest snapshot good, and is it of what raft and wal are now?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from shardtool.datadir.layout import Layout
+from shardtool.disk.copy import Entry, Meter, survey
+from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
+from shardtool.snapshots.metadata import DIRECTORIES
+from shardtool.snapshots.store import list_store, opened_store, sources_of
+from shardtool.snapshots.verify import verify
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The newest snapshot of a node, read again to its last byte.
+
+    Args:
+        store: where it was looked for.
+        id: its name; empty where there is none of this node.
+        live: it was copied while a server could be running.
+        problem: the first thing that is wrong with it; empty for a sound one.
+        changed: files of raft and wal that are not as they are in it, sorted.
+    """
+
+    store: Path
+    id: str = ""
+    live: bool = False
+    problem: str = ""
+    changed: tuple[str, ...] = ()
+
+
+def newest_snapshot(layout: Layout, store: Path, meter: Meter) -> Newest:
+    """Verify the newest snapshot of `layout` in `store`, and compare it with the node.
+
+    Args:
+        layout: the node.
+        store: the snapshot directory; it need not be there.
+        meter: makes what counts the bytes.
+
+    Raises:
+        ShardtoolError: the store, raft or wal can't be read.
+    """
+    if not store.is_dir():
+        return Newest(store)
+    sources = sources_of(layout)
+    with opened_store(store) as directory:
+        for snapshot in reversed(list_store(store).snapshots):
+            found = verify(directory, snapshot.id, meter)
+            metadata = found.metadata
+            if metadata is not None and metadata.sources.get("raft") != str(sources["raft"]):
+                continue  # of another node, that keeps its snapshots here too
+            problem = f"{found.problems[0].path}: {found.problems[0].what}" if found.problems else ""
+            entries = metadata.entries if metadata is not None else ()
+            changed = () if problem else _changed(entries, sources)
+            live = metadata is not None and metadata.live
+            return Newest(store, snapshot.id, live, problem, changed)
+    return Newest(store)
+
+
+def _changed(entries: Iterable[Entry], sources: dict[str, Path]) -> tuple[str, ...]:
+    then = {
+        entry.path: _state(entry) for entry in entries if entry.path.split("/")[0] in DIRECTORIES
+    }
+    now: dict[str, tuple[object, ...]] = {}
+    for name in DIRECTORIES:
+        with opened_quietly(sources[name], READ_DIRECTORY_ITSELF) as directory:
+            now |= {entry.path: _state(entry) for entry in survey(directory, name)}
+    # Directories are told by what is in them: their own times are no content.
+    paths = {path for path in then.keys() | now.keys() if then.get(path) != now.get(path)}
+    return tuple(sorted(paths))
+
+
+def _state(entry: Entry) -> tuple[object, ...]:
+    """Return what of an entry tells its content: a directory's has none of its own."""
+    if entry.kind == "directory":
+        return (entry.kind,)
+    return entry.kind, entry.size, entry.mtime_ns, entry.target

@@ -1,0 +1,271 @@
+"""What stands in the way of the next step: findings, as pure functions of the facts.
+
+Before the upgrade the next step is to stop 0.7 and start 0.8; on an 0.8 it is the migration.
+What a blocker blocks can be had all the same (`migrate --override ID`), but not by oversight.
+HAZARDS.md says how each of these has lost somebody's data.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from shardtool.influxdb.spaces import DEFAULT_SPACE
+from shardtool.upgrade import checks_of_shards
+from shardtool.upgrade.facts import Facts
+from shardtool.upgrade.findings import Finding, worst_first
+from shardtool.upgrade.spaces_order import shadows
+from shardtool.words import duration, names, plural, size
+
+MIGRATES = re.compile(r"0\.8\.[0-3](?:-rc\.?\d+)?", re.ASCII)
+_WITH_ISSUE_868 = re.compile(r"0\.8\.0(?:-rc\.?\d+)?", re.ASCII)
+_BACK = "put 0.8.3 back (its package over this one), migrate, verify, and upgrade again then"
+
+
+def findings(facts: Facts) -> tuple[Finding, ...]:
+    """Return all that is to be known before the next step, the worst first."""
+    parts: list[Iterator[Finding]] = [
+        _restore(facts),
+        _raft(facts),
+        _version(facts),
+        _server(facts),
+        checks_of_shards.entries(facts),
+        checks_of_shards.wal(facts),
+        checks_of_shards.skipped(facts),
+        checks_of_shards.proofs(facts),
+        _cluster(facts),
+    ]
+    if facts.todo or not facts.is_08:
+        parts += [_snapshot(facts), _spaces(facts), _room(facts), _duration(facts)]
+    return worst_first(finding for part in parts for finding in part)
+
+
+def _restore(facts: Facts) -> Iterator[Finding]:
+    if facts.half_restored:
+        yield Finding(
+            "half-restored",
+            "blocker",
+            "raft",
+            "a restore was interrupted in the middle of its swap: raft and wal may not belong "
+            "together",
+            "finish it with shardtool restore, and start no server before that",
+        )
+
+
+def _raft(facts: Facts) -> Iterator[Finding]:
+    if facts.raft is None:
+        yield Finding("raft-unreadable", "blocker", "raft", facts.raft_problem)
+    elif not facts.raft.databases:
+        yield Finding(
+            "no-databases",
+            "warning",
+            "raft",
+            "raft knows no database, so a migration would bring over nothing",
+            "see whether this raft belongs to these shards",
+        )
+    if facts.raft_snapshot_of_07 and not facts.is_08:
+        yield Finding(
+            "raft-snapshot",
+            "info",
+            "raft",
+            "raft holds a snapshot that 0.7 took: 0.8.0 panics on it (issue 868)",
+            "upgrade to 0.8.3, not to 0.8.0",
+        )
+
+
+def _version(facts: Facts) -> Iterator[Finding]:
+    if facts.asked is None:
+        if facts.todo and facts.is_08:
+            yield Finding(
+                "not-asked",
+                "info",
+                "server",
+                "which 0.8 runs here was not asked: only 0.8.0 to 0.8.3 can migrate",
+                "say --api http://localhost:8086 to have its version and spaces checked too",
+            )
+        return
+    version, url = facts.asked.version, facts.asked.url
+    if not version.startswith("0.8."):
+        if facts.is_08:
+            yield Finding(
+                "version",
+                "blocker",
+                url,
+                f"expected an InfluxDB 0.8 on a directory that 0.8 has been to, found {version}",
+                "check that --api names this node's server; a 0.7 that was started again here "
+                "rewrites marked shards, and the next migration skips them",
+            )
+        return
+    if not MIGRATES.fullmatch(version):
+        level = "blocker" if facts.todo else "info"
+        yield Finding(
+            "version",
+            level,
+            url,
+            f"this is {version}, and only 0.8.0 to 0.8.3 can migrate",
+            _BACK if facts.todo else "",
+        )
+    elif _WITH_ISSUE_868.fullmatch(version) and facts.todo:
+        yield Finding(
+            "version-0.8.0",
+            "warning",
+            url,
+            f"this is {version}, which panics on a raft snapshot of 0.7 (issue 868)",
+            "upgrade to 0.8.3 before the migration",
+        )
+
+
+def _server(facts: Facts) -> Iterator[Finding]:
+    search = facts.search
+    if search.server is not None and not facts.is_08:
+        yield Finding(
+            "server-running",
+            "warning",
+            "server",
+            f"a server is at work here: {search.server}",
+            "stop it before the backup: until then raft and wal are not whole, and writes may be "
+            "in its memory alone",
+        )
+    elif search.server is not None:
+        yield Finding("server-running", "info", "server", f"a server runs: {search.server}")
+    elif search.doubt:
+        yield Finding("server-unknown", "info", "server", search.doubt)
+    else:
+        message = "no server runs here"
+        advice = "start 0.8 before the migration" if facts.is_08 and facts.todo else ""
+        yield Finding("server-stopped", "info", "server", message, advice)
+
+
+def _snapshot(facts: Facts) -> Iterator[Finding]:
+    found = facts.snapshot
+    stop = "stop the server and run shardtool backup"
+    backup = "run shardtool backup (--live beside a running server)" if facts.is_08 else stop
+    if found is None:
+        yield Finding("snapshot-unreadable", "blocker", "snapshot", facts.snapshot_problem)
+    elif not found.id:
+        message = f"{found.store}: no snapshot of raft and wal is there"
+        if facts.is_08:
+            message += ": the way back to before the migration"
+        yield Finding("no-snapshot", "blocker", "snapshot", message, backup)
+    elif found.problem:
+        message = f"{found.store / found.id}: the newest snapshot is damaged: {found.problem}"
+        yield Finding("snapshot-damaged", "blocker", found.id, message, backup)
+    elif found.changed and not facts.is_08:
+        message = f"raft or wal changed since the snapshot {found.id}: {names(found.changed)}"
+        yield Finding("snapshot-outdated", "blocker", found.id, message, backup)
+    else:
+        if found.live and not facts.is_08:
+            message = f"the snapshot {found.id} was copied while a server could be running"
+            yield Finding("snapshot-live", "warning", found.id, message, backup)
+        message = f"{found.store / found.id}: verified to the last byte"
+        yield Finding("snapshot", "info", found.id, message)
+
+
+def _spaces(facts: Facts) -> Iterator[Finding]:
+    if not facts.is_08 or facts.raft is None:
+        return
+    spaces = facts.spaces
+    without = sorted(name for name in facts.raft.databases if not spaces.get(name))
+    if without:
+        yield Finding(
+            "no-spaces",
+            "blocker",
+            names(without),
+            f"no shard spaces for {names(without)}: 0.8 puts their series into a `default` one "
+            "that it makes itself (7d, inf), and what is in it stays there",
+            "make them first: shardtool spaces apply FILE, or apply --like-0.7 DATABASE...",
+        )
+    for database, several in sorted(spaces.items()):
+        for name, shadow in shadows(several, facts.raft.ids.get(database, ())).items():
+            by = shadow.by.name
+            # A second space for everything does no harm; one for some series was made for a reason.
+            is_wrong = shadow.is_certain and shadow.by.regex != shadow.space.regex
+            yield Finding(
+                "space-order",
+                "blocker" if is_wrong and name != DEFAULT_SPACE else "warning",
+                f"{database}/{name}",
+                f"the space {name!r} of {database!r} is never asked: {by!r} was made after it and "
+                "takes every series that it would" + " (as far as tried)" * (not shadow.is_certain),
+                "put them in order, least specific first: shardtool spaces apply FILE",
+            )
+
+
+def _room(facts: Facts) -> Iterator[Finding]:
+    room = facts.room
+    need, free = size(room.needed_bytes), size(room.free_bytes)
+    besides = ""
+    if room.preallocated_bytes:
+        besides = f", {size(room.preallocated_bytes)} of it what {room.engine} may preallocate"
+    message = f"the new copies need some {need}{besides}; {free} are free at {room.path}"
+    if room.copy_bytes > room.free_bytes:
+        advice = (
+            f"make {size(room.copy_bytes - room.free_bytes)} more free: both copies live side by "
+            "side until shardtool prune"
+        )
+        yield Finding("disk-space", "blocker", str(room.path), message, advice)
+    elif room.needed_bytes * 11 // 10 > room.free_bytes:
+        yield Finding("disk-space", "warning", str(room.path), message, "make more room first")
+    else:
+        yield Finding("disk-space", "info", str(room.path), message)
+    if room.most_files is not None:
+        files = f"{room.limit_of} may have {room.most_files:,} files open, "
+        files += f"and 0.8 will have up to {room.files:,} when all is migrated"
+        if room.files > room.most_files:
+            advice = "raise it (ulimit -n, LimitNOFILE) before the server is started"
+            yield Finding("open-files", "warning", "server", files, advice)
+        else:
+            yield Finding("open-files", "info", "server", files)
+
+
+def _duration(facts: Facts) -> Iterator[Finding]:
+    seen = facts.foresight
+    if seen is None or not seen.shards:
+        return
+    pause_s = facts.pause_us / 1_000_000
+    yield Finding(
+        "duration",
+        "info",
+        "migration",
+        f"{seen.points:,} points ({seen.values:,} values) in {plural(seen.shards, 'shard')}: "
+        f"{plural(seen.pauses, 'pause')} of {duration(pause_s)} take "
+        f"{duration(seen.pauses * pause_s)}, and the server's own work comes on top",
+        "shardtool migrate --wait shows the rate and the time left",
+    )
+
+
+def _cluster(facts: Facts) -> Iterator[Finding]:
+    raft = facts.raft
+    if raft is None or len(raft.servers) < 2:
+        return
+    own = next((one for one in raft.servers if one.id == raft.own_server), None)
+    here = f"this is server {own.id} ({own.raft_name})" if own else "which one this is, is unknown"
+    yield Finding(
+        "cluster",
+        "info",
+        "cluster",
+        f"{len(raft.servers)} servers: {_servers(facts)}; {here}",
+        "each has a shard_db of its own: migrate and verify on every one of them, one after the "
+        "other; --api on one speaks for that server alone",
+    )
+    if raft.shards:
+        owned = "; ".join(
+            f"server {one.id} has {names(_owned(facts, one.id), 6)}" for one in raft.servers
+        )
+        yield Finding("cluster-shards", "info", "cluster", f"new shards: {owned}")
+
+
+def _servers(facts: Facts) -> str:
+    assert facts.raft is not None
+    states = {one.id: one for one in facts.asked.servers} if facts.asked else {}
+    shown = []
+    for server in facts.raft.servers:
+        live = states.get(server.id)
+        more = f" at {live.address}" if live is not None else ""
+        more += ", the leader" if live is not None and live.is_leader else ""
+        shown.append(f"{server.id} ({server.raft_name}{more})")
+    return ", ".join(shown)
+
+
+def _owned(facts: Facts, server: int) -> Iterable[str]:
+    assert facts.raft is not None
+    return [f"{shard.id:05d}" for shard in facts.raft.shards if server in shard.servers]
