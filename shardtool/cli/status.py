@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import textwrap
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from shardtool.cli import exits
 from shardtool.cli.options import interval_of
 from shardtool.cli.output import Output, iso, moment, plural, safe, short, size, table_lines, unseen
-from shardtool.datadir.inventory import Inventory, take_inventory
+from shardtool.cli.standing import Standing, standing
 from shardtool.datadir.layout import Layout, find_layout
-from shardtool.datadir.verdict import Evidence, Judged, judge_all, reclaimable_together
-from shardtool.errors import ShardtoolError, UsageError, reason_of
-from shardtool.journal import History, Journal
-from shardtool.prune.trash import Leftover, leftovers, trash_of
-from shardtool.upgrade.stage import Stage, find_stage
+from shardtool.datadir.verdict import Judged, reclaimable_together
 
 DESCRIPTION = """\
 Shows every old and new shard, what is wrong with it, what could be reclaimed,
@@ -54,37 +46,6 @@ _STYLES = {
 }
 
 
-@dataclass(frozen=True)
-class _Report:
-    """One look at a node, judged."""
-
-    layout: Layout
-    inventory: Inventory
-    old: tuple[Judged, ...]
-    left: tuple[Leftover, ...]
-    stage: Stage
-    problems: tuple[str, ...]
-
-    @property
-    def shards(self) -> tuple[Judged, ...]:
-        return tuple(j for j in self.old if j.is_shard)
-
-    def of(self, *verdicts: str) -> tuple[Judged, ...]:
-        """Return the entries of shard_db with one of these verdicts."""
-        return tuple(j for j in self.old if j.verdict in verdicts)
-
-    @property
-    def wrong(self) -> tuple[Judged, ...]:
-        return tuple(j for j in self.shards if j.verdict in ("suspect", "unreadable"))
-
-    @property
-    def needs_attention(self) -> bool:
-        """Something is not as it should be; what can't be read is never fine."""
-        unreadable = any(shard.error for shard in self.inventory.new or ())
-        unknown = any(item.action == "leave" for item in self.left)
-        return bool(self.wrong or self.problems or unreadable or unknown)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only this command takes."""
     parser.add_argument(
@@ -103,8 +64,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
     """Look once and show it, or with --watch until interrupted."""
     layout = find_layout(args.data, args.influx_config, dict(os.environ))
     if args.watch:
-        return _watch(layout, out, args.every)
-    report = _look(layout)
+        return _watch(layout, args.every, out)
+    report = standing(layout)
     out.document("status", _document(report))
     if out.quiet:
         out.line(_totals(report))
@@ -116,68 +77,18 @@ def run(args: argparse.Namespace, out: Output) -> int:
     return exits.ATTENTION if report.needs_attention else exits.DONE
 
 
-def _look(layout: Layout) -> _Report:
-    inventory = take_inventory(layout)
-    history, left, problems = _own_state(layout)
-    old = judge_all(inventory, _evidence(layout, inventory, history))
-    stage = find_stage(
-        old,
-        has_new=inventory.new is not None,
-        has_snapshot=inventory.new is None and _has_snapshot(layout),
-        has_pruned=any(r["event"] in ("deleted", "finished") for r in history.records),
-        has_leftovers=any(item.action != "leave" for item in left),
-        is_half_restored=os.path.lexists(layout.pending_restore),
-    )
-    return _Report(layout, inventory, old, left, stage, problems)
+def _watch(layout: Layout, seconds: int, out: Output) -> int:
+    # Imported only here: it needs what a single look does without.
+    from shardtool.cli.watching import Shown, watch
+
+    def look() -> Shown:
+        report = standing(layout)
+        return Shown(report.inventory, _lines(report, out), _totals(report), report.stage.name)
+
+    return watch(layout, seconds, look, out)
 
 
-def _evidence(layout: Layout, inventory: Inventory, history: History) -> Mapping[str, Evidence]:
-    """Return what the receipts that hold say; most directories have none to read."""
-    if not os.path.lexists(layout.own / "proofs"):
-        return {}
-    from shardtool.proof.evidence import held
-
-    return held(layout, (shard.name for shard in inventory.old or ()), history).evidence
-
-
-def _own_state(layout: Layout) -> tuple[History, tuple[Leftover, ...], tuple[str, ...]]:
-    """Read journal and trash; what is wrong with them must not hide the shards."""
-    history, problems = History(()), []
-    try:
-        history = Journal(layout).read()
-        if history.damaged:
-            lines = plural(len(history.damaged), "line")
-            problems.append(f"{Journal(layout).path}: {lines} can't be read; see history")
-    except ShardtoolError as error:
-        problems.append(str(error))
-    left: tuple[Leftover, ...] = ()
-    try:
-        left = leftovers(trash_of(layout), history, _still_proven(layout))
-    except ShardtoolError as error:
-        problems.append(str(error))
-    except OSError as error:
-        problems.append(f"{trash_of(layout)}: can't be read: {reason_of(error)}")
-    return history, left, tuple(problems)
-
-
-def _still_proven(layout: Layout) -> Callable[[Mapping[str, Any]], bool]:
-    def says(intent: Mapping[str, Any]) -> bool:
-        # Imported only where there is something in the trash.
-        from shardtool.proof.evidence import still_proven
-
-        return still_proven(layout)(intent)
-
-    return says
-
-
-def _has_snapshot(layout: Layout) -> bool:
-    # Imported only before the upgrade, when it matters: it takes a tenth of a whole status.
-    from shardtool.snapshots.store import has_snapshot
-
-    return has_snapshot(layout.snapshots)
-
-
-def _totals(report: _Report) -> str:
+def _totals(report: Standing) -> str:
     allocated = sum(j.shard.tree.allocated_bytes for j in report.shards)
     counts = {verdict: len(report.of(verdict)) for verdict in ("marked", "proven", "incomplete")}
     parts = [plural(len(report.shards), "old shard")]
@@ -191,11 +102,11 @@ def _totals(report: _Report) -> str:
     return ", ".join(parts)
 
 
-def _reclaimable(report: _Report) -> int:
+def _reclaimable(report: Standing) -> int:
     return reclaimable_together(tuple(j for j in report.old if j.reclaimable_bytes))
 
 
-def _lines(report: _Report, out: Output) -> list[str]:
+def _lines(report: Standing, out: Output) -> list[str]:
     room = report.inventory.file_system
     lines = [
         out.styled(safe(report.layout.name), "bold"),
@@ -259,7 +170,7 @@ def _row(judged: Judged, width: int) -> tuple[str, ...]:
     )
 
 
-def _new_table(report: _Report) -> list[str]:
+def _new_table(report: Standing) -> list[str]:
     new = report.inventory.new
     if not new:
         return ["no new shards", ""]
@@ -276,7 +187,7 @@ def _new_table(report: _Report) -> list[str]:
     return [*table_lines(("NEW", "ENGINE", "FILES", "ON DISK", ""), rows, right="llrr"), ""]
 
 
-def _document(report: _Report) -> dict[str, Any]:
+def _document(report: Standing) -> dict[str, Any]:
     room = report.inventory.file_system
     return {
         "data": report.layout.name,
@@ -329,37 +240,3 @@ def _old_document(judged: Judged) -> dict[str, Any]:
         "reclaimable_bytes": judged.reclaimable_bytes,
         "last_write_at": iso(shard.tree.last_write_ns),
     }
-
-
-def _watch(layout: Layout, out: Output, seconds: int) -> int:
-    """Redraw the report until interrupted; where there is no terminal, a line each time."""
-    if out.as_json:
-        raise UsageError("--watch draws for people; for a script, call status --json repeatedly")
-    if not sys.stdout.isatty():
-        while True:
-            print(_totals(_look(layout)), flush=True)
-            time.sleep(seconds)
-    # rich takes longer to import than a whole status.
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
-    console = Console()
-    # No refresh thread of rich's: the scan forks, and a fork in a process with threads can hang.
-    with Live(console=console, screen=True, auto_refresh=False) as live:
-        while True:
-            lines = _fitting(_lines(_look(layout), out), console.height - 1)
-            shown = Text.from_ansi("\n".join(lines))
-            shown.no_wrap = True
-            live.update(shown, refresh=True)
-            time.sleep(seconds)
-
-
-def _fitting(lines: list[str], height: int) -> list[str]:
-    """Given a report's lines, return what fits: its head and its end, which says what matters."""
-    if len(lines) <= height:
-        return lines
-    end = min(8, height // 2)
-    head = height - end - 1
-    hidden = f"... {len(lines) - head - end} lines more; make the terminal taller, or use --quiet"
-    return [*lines[:head], hidden, *lines[-end:]]

@@ -8,7 +8,6 @@ is found out here, from markers, locks, the new shards' growth and its log.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -20,43 +19,6 @@ _DEAD_LOOKS = 3
 _DEAD_SECONDS = 3.0
 # Between two shards none is locked: that nothing is left has to be seen more than once.
 _OVER_LOOKS = 2
-
-_PART = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(us|ms|u|s|m)", re.ASCII)
-_MICROSECONDS = {"u": 1, "us": 1, "ms": 1000, "s": 1_000_000, "m": 60_000_000}
-_LONGEST_PAUSE = 3_600_000_000
-
-
-@dataclass(frozen=True)
-class Pause:
-    """How long the migrator rests after each 10,000 points.
-
-    Args:
-        go: as Go's time.ParseDuration reads it, which the server goes by: '100us'.
-        us: in microseconds.
-    """
-
-    go: str
-    us: int
-
-    @classmethod
-    def of(cls, text: str) -> Pause:
-        """Given a pause in the guide's units (u ms s m), return it.
-
-        Example: '100u' -> Pause('100us', 100); '1m30s' is for the server what it is here.
-
-        Raises:
-            ValueError: it is no pause from 0s to 1h.
-        """
-        wanted = text.strip()
-        parts = _PART.findall(wanted)
-        us = sum(float(number) * _MICROSECONDS[unit] for number, unit in parts)
-        whole = "".join(number + unit for number, unit in parts)
-        if not parts or whole != wanted or us > _LONGEST_PAUSE:
-            raise ValueError(
-                f"expected a pause from 0s to 1h such as 100ms (units u ms s m), found {text!r}"
-            )
-        go = "".join(number + ("us" if unit == "u" else unit) for number, unit in parts)
-        return cls(go, round(us))
 
 
 @dataclass(frozen=True)

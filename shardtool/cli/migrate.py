@@ -1,0 +1,465 @@
+"""`shardtool migrate`: start 0.8's migration of the old shards, and follow it to its end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shardtool.cli import exits
+from shardtool.cli.api import add_api, opened_api
+from shardtool.cli.examining import add_examination, look_at
+from shardtool.cli.following import Screen, trouble_line
+from shardtool.cli.options import interval_of, seconds_of
+from shardtool.cli.output import Output, plural, safe, short
+from shardtool.cli.standing import Standing, standing
+from shardtool.datadir.inventory import OldShard
+from shardtool.datadir.layout import Layout, find_layout
+from shardtool.disk.locks import Lock, exclusive
+from shardtool.errors import InterruptedByUserError, ShardtoolError, UsageError
+from shardtool.influxdb.serverlog import MigrationLog
+from shardtool.journal import Journal
+from shardtool.upgrade.checks import findings
+from shardtool.upgrade.findings import Finding
+from shardtool.upgrade.follow import Watcher, find_log, open_log
+from shardtool.upgrade.migration import Run, begin, end_of, follow, gate
+from shardtool.words import duration, names
+
+if TYPE_CHECKING:
+    from shardtool.influxdb.api import Api
+
+DESCRIPTION = """\
+Starts the migration of the old shards on a running 0.8.0 to 0.8.3, or finds the
+one that runs already. First everything is looked at that shardtool check looks
+at; while a blocker is left, nothing is sent. The migration itself runs in the
+server, whatever becomes of shardtool."""
+
+EPILOG = """\
+With --wait it follows the migration by markers, by locks, by what the new
+shards grow by and by InfluxDB's log, whose errors it shows, until every
+directory that can be migrated is marked, or the server is gone, or nothing
+has moved for the time of --stall. Interrupted, it leaves the migration as it
+is; started again, it goes on following.
+
+A marker proves nothing: 0.8 writes it although reads and writes have failed.
+What was really brought over, shardtool verify says.
+
+In a cluster each server migrates its own db/shard_db, so this has to be done
+on each of them.
+
+examples:
+  shardtool migrate --wait
+  shardtool migrate --pause 0s          as fast as it goes, while nobody writes
+  shardtool migrate --override no-snapshot --wait
+
+Exit code 0 if it was started (with --wait: if all is marked and InfluxDB's log
+told no error), 1 if the server died or nothing moved, 3 if a blocker is left,
+an error was logged or a shard was passed over without a marker."""
+
+_FIRST_PAUSE = 0.25  # seconds to the second look; a small migration is over in no time
+_LOOKING_SHARE = 4  # looking takes no more than a fifth of the time
+_LAST_WORDS = 0.5  # seconds in which the log's buffer reaches the disk
+
+
+@dataclass
+class _Told:
+    """What is to be told at the end.
+
+    Args:
+        started: the request was sent, and a migration began.
+        already_running: one ran already.
+        ended: how it ended; None while it goes on or has not begun.
+        run: what was seen of it; None where nobody looked.
+        seconds: that it was followed.
+        refused: blockers because of which nothing was sent.
+    """
+
+    started: bool = False
+    already_running: bool = False
+    ended: str | None = None
+    run: Run | None = None
+    seconds: float = 0.0
+    refused: tuple[Finding, ...] = ()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what only this command takes."""
+    add_examination(parser)
+    parser.add_argument(
+        "--wait", action="store_true", help="follow the migration until it has ended"
+    )
+    parser.add_argument(
+        "--stall",
+        type=_stall_of,
+        default=600,
+        metavar="TIME",
+        help="with --wait: give up when nothing has moved for so long (default: 10m)",
+    )
+    parser.add_argument(
+        "--every",
+        type=interval_of,
+        default=2,
+        metavar="TIME",
+        help="with --wait: how often to look (default: 2s)",
+    )
+    parser.add_argument(
+        "--override",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="start although the check has this blocker; may be given several times",
+    )
+    parser.add_argument(
+        "--log",
+        metavar="FILE",
+        help="InfluxDB's log (default: what its config.toml says, else influxdb.log or "
+        "log.txt beside the data directory)",
+    )
+    add_api(
+        parser,
+        about="the server that runs on this data directory "
+        "(default: http://localhost and the port of its config.toml, else 8086)",
+    )
+
+
+def _stall_of(text: str) -> int:
+    seconds = seconds_of(text)
+    if seconds < 1:
+        raise argparse.ArgumentTypeError(f"expected a duration of at least 1s, found {text!r}")
+    return seconds
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Start the migration, or find the one that runs, and with --wait follow it to its end."""
+    layout = find_layout(args.data, args.influx_config, dict(os.environ))
+    node = standing(layout)
+    # The migrator looks at real directories alone (FORMATS.md, "The migration").
+    directories = tuple(s for s in node.inventory.old or () if s.kind == "directory")
+    if all(shard.marker.present for shard in directories):
+        return _nothing_to_do(directories, out)
+    path = _log_path(args, layout, out)
+    with opened_api(args, layout, default=True) as api:
+        version = api.server_version()
+        if node.inventory.new is None:
+            raise ShardtoolError(
+                f"{layout.new_shards}: expected a directory that 0.8 has been started on, found "
+                f"nothing there; upgrade first (shardtool check), or check that {api.url} "
+                f"({version}) is the server on this directory"
+            )
+        # Nobody but the migrator opens an old shard beside an 0.8.
+        is_open = any(shard.lock.state is Lock.HELD for shard in directories)
+        overridden = _refuse_or_override(args, node, out, api, running=is_open)
+        if overridden is None and not is_open:
+            return exits.ATTENTION
+        told = _Told()
+        watcher = Watcher(layout, _opened(path, args, out, running=is_open), api.is_up)
+        told.run = begin(watcher.look())
+        if overridden is not None:
+            _start(args, layout, api, told, version, overridden)
+        else:
+            told.already_running = True
+        if told.already_running and not is_open:
+            watcher.log = _opened(path, args, out, running=True)
+        _tell_start(args, told, out)
+        if not args.wait:
+            out.document("migrate", _document(told, watcher.log))
+            return exits.DONE
+        _follow(args, layout, watcher, told, out)
+        return _end(args, layout, watcher.log, told, api.url, out)
+
+
+def _nothing_to_do(directories: tuple[OldShard, ...], out: Output) -> int:
+    marked = sorted(shard.name for shard in directories)
+    empty: list[str] = []
+    document = {"started": False, "already_running": False, "ended": "nothing-to-do"}
+    rest = {"marked": marked, "left": empty, "passed_over": empty, "errors": empty}
+    out.document("migrate", {**document, **rest, "seconds": 0.0, "refused": empty})
+    if not directories:
+        out.line("there are no old shards to migrate: nothing was sent")
+        return exits.DONE
+    every = "the old shard is" if len(marked) == 1 else f"all {len(marked):,} old shards are"
+    out.line(f"{every} marked as migrated: nothing was sent")
+    if not out.quiet:
+        out.line("a marker proves nothing; next: shardtool verify")
+    return exits.DONE
+
+
+# -- before it starts --
+
+
+def _log_path(args: argparse.Namespace, layout: Layout, out: Output) -> Path | None:
+    if args.log is not None:
+        path = Path(args.log)
+        if not path.exists():
+            raise ShardtoolError(f"{path}: expected InfluxDB's log, found nothing; check --log")
+        return path
+    found = find_log(layout)
+    if found is None and args.wait:
+        out.warn(
+            "InfluxDB's log was not found, so errors that are only in it can't be shown; "
+            "name it with --log"
+        )
+    return found
+
+
+def _opened(
+    path: Path | None, args: argparse.Namespace, out: Output, *, running: bool
+) -> MigrationLog:
+    try:
+        return open_log(path, of_last_migration=running)
+    except ShardtoolError as error:
+        if args.log is not None:
+            raise
+        # It was only found: the migration can be followed without it.
+        out.warn(f"warning: {error}")
+        return MigrationLog(None)
+
+
+def _refuse_or_override(
+    args: argparse.Namespace, node: Standing, out: Output, api: Api, *, running: bool
+) -> tuple[Finding, ...] | None:
+    """Return the blockers that the operator overrides; None where one is left.
+
+    One that runs is not held up by them, and what it has done already is no longer foreseen.
+
+    Raises:
+        UsageError: an id to override is no finding's.
+    """
+    if running:
+        args = argparse.Namespace(**{**vars(args), "no_read": True})
+    everything = findings(look_at(args, node, out, api))
+    found = gate(everything, args.override)
+    if running and (found.refused or found.unknown):
+        return None
+    if found.unknown:
+        there = ", ".join(found.blockers) if found.blockers else "none"
+        raise UsageError(
+            f"--override {found.unknown[0]}: no finding of the check has this id; "
+            f"blockers there are: {there}"
+        )
+    for finding in found.overridden:
+        out.warn(f"overridden: {_finding_line(finding)}")
+    if not found.refused:
+        for finding in everything:
+            if finding.id == "cluster":
+                out.warn(_finding_line(finding))
+        return found.overridden
+    for finding in found.refused:
+        out.warn(f"blocker: {_finding_line(finding)}")
+    ids = dict.fromkeys(finding.id for finding in found.refused)
+    options = " ".join(f"--override {word}" for word in ids)
+    out.document("migrate", _document(_Told(refused=found.refused), MigrationLog(None)))
+    out.warn(f"nothing was sent; put this right, or start all the same with {options}")
+    return None
+
+
+def _finding_line(finding: Finding) -> str:
+    advice = f"; {finding.advice}" if finding.advice else ""
+    return f"{finding.id}: {finding.subject}: {finding.message}{advice}"
+
+
+def _start(
+    args: argparse.Namespace,
+    layout: Layout,
+    api: Api,
+    told: _Told,
+    version: str,
+    overridden: tuple[Finding, ...],
+) -> None:
+    """Send the request, with a record in the journal before it.
+
+    Raises:
+        BusyError: another shardtool is changing the node.
+        ShardtoolError: the server refuses, or the journal can't be written.
+        InterruptedByUserError: before it was known what became of the request.
+    """
+    journal = Journal(layout)
+    waiting = sorted(told.run.now.unmarked) if told.run is not None else []
+    with exclusive(layout.anchor, purpose="data directory"):
+        journal.append(
+            "migration-started",
+            pause=args.pause.sent,
+            version=version,
+            shards=waiting,
+            overridden=[finding.id for finding in overridden],
+        )
+        try:
+            told.started = api.start_migration(args.pause.sent)
+        except ShardtoolError as error:
+            journal.append("migration-failed", error=str(error))
+            raise
+        except KeyboardInterrupt:
+            raise InterruptedByUserError(
+                "interrupted while the server was asked: whether the migration has started is "
+                "not known; shardtool migrate --wait finds out"
+            ) from None
+        told.already_running = not told.started
+        if told.already_running:
+            journal.append("migration-joined")
+
+
+def _tell_start(args: argparse.Namespace, told: _Told, out: Output) -> None:
+    waiting = plural(len(told.run.now.unmarked), "old shard") if told.run is not None else ""
+    if told.started:
+        text = f"the migration has started: {waiting} to go, pause {args.pause.sent}"
+    else:
+        text = f"a migration runs already, with the pause that it was started with: {waiting} to go"
+    if not args.wait or not out.quiet:
+        out.line(text)
+    if not args.wait and not out.quiet:
+        out.line(f"follow it: shardtool status --watch{_options(args, 'data', 'influx_config')}")
+        out.line(f"or, to its end: {_again(args)}")
+
+
+def _options(args: argparse.Namespace, *wanted: str) -> str:
+    """Return those options that the next command needs too, as they were given."""
+    given = ((name.replace("_", "-"), getattr(args, name)) for name in wanted)
+    return safe("".join(f" --{name} {shlex.quote(value)}" for name, value in given if value))
+
+
+def _again(args: argparse.Namespace) -> str:
+    """Return the command that follows the migration that runs, or starts it again."""
+    wanted = ("data", "influx_config", "store", "api", "user", "password_file", "log")
+    return f"shardtool migrate --wait{_options(args, *wanted)}"
+
+
+# -- while it runs --
+
+
+def _follow(
+    args: argparse.Namespace, layout: Layout, watcher: Watcher, told: _Told, out: Output
+) -> None:
+    """Look again and again until it has ended.
+
+    Raises:
+        InterruptedByUserError: the migration goes on.
+    """
+    begun = time.monotonic()
+    pause = _FIRST_PAUSE
+    run = told.run or begin(watcher.look())
+    try:
+        with Screen(out) as screen:
+            while told.ended is None:
+                screen.show(run)
+                time.sleep(pause)
+                before = time.monotonic()
+                told.run = run = follow(run, watcher.look())
+                looking = time.monotonic() - before
+                pause = max(min(pause * 2, args.every), looking * _LOOKING_SHARE)
+                told.ended = end_of(run, args.stall)
+            # What the server has said last reaches its log a moment later.
+            for _ in range(2):
+                time.sleep(_LAST_WORDS / 2)
+                told.run = run = follow(run, watcher.look())
+            screen.show(run)
+    except KeyboardInterrupt:
+        told.seconds = time.monotonic() - begun
+        told.ended = told.ended or "interrupted"
+        out.document("migrate", _document(told, watcher.log))
+        raise InterruptedByUserError(
+            f"interrupted; the migration goes on in the server ({_counted(run)}); "
+            f"to go on following it: {_again(args)}"
+        ) from None
+    told.seconds = time.monotonic() - begun
+
+
+def _counted(run: Run) -> str:
+    return f"{len(run.now.marked)} of {_all(run)} old shards are marked"
+
+
+def _all(run: Run) -> int:
+    return len(run.now.marked) + len(run.now.unmarked)
+
+
+# -- when it has ended --
+
+
+def _end(
+    args: argparse.Namespace, layout: Layout, log: MigrationLog, told: _Told, url: str, out: Output
+) -> int:
+    """Write the journal, tell how it ended, and return the exit code.
+
+    Raises:
+        ShardtoolError: it did not end well.
+    """
+    seen = told.run
+    if seen is None:
+        return exits.DONE
+    errors = len(log.troubles) + log.more_troubles
+    try:
+        Journal(layout).append(
+            "migration-ended",
+            how=told.ended,
+            marked=list(seen.marked_since),
+            left=list(seen.left),
+            passed_over=list(seen.passed_over),
+            errors=errors,
+            seconds=round(told.seconds, 1),
+        )
+    except ShardtoolError as error:
+        out.warn(str(error))
+    out.document("migrate", _document(told, log))
+    if told.ended in ("server-died", "stalled"):
+        raise ShardtoolError(_what_went_wrong(args, told, seen, url))
+    _tell_end(told, seen, errors, log, out)
+    return exits.ATTENTION if errors or seen.now.unmarked else exits.DONE
+
+
+def _what_went_wrong(args: argparse.Namespace, told: _Told, seen: Run, url: str) -> str:
+    done = f"marked since: {names(map(short, seen.marked_since), 8)}"
+    left = f"not marked: {names(map(short, (*seen.left, *seen.passed_over)), 8)}"
+    again = _again(args)
+    if told.ended == "server-died":
+        return (
+            f"{url}: expected the server to answer, found it gone; {_counted(seen)}; {done}; "
+            f"{left}; start it, then go on with {again}"
+        )
+    idle = duration(seen.now.at - seen.moved_at)
+    return (
+        f"expected the migration to move, found nothing that did for {idle}; {_counted(seen)}; "
+        f"{done}; {left}; see InfluxDB's log, make sure that {url} is the server on this "
+        f"directory, then start it again with {again}"
+    )
+
+
+def _tell_end(told: _Told, seen: Run, errors: int, log: MigrationLog, out: Output) -> None:
+    parts = [_counted(seen)]
+    if seen.now.unmarked:
+        parts.append(f"{len(seen.now.unmarked)} passed over")
+    if errors:
+        parts.append(f"{plural(errors, 'error')} in InfluxDB's log")
+    out.line(f"the migration has ended after {duration(told.seconds)}: {', '.join(parts)}")
+    if out.quiet:
+        return
+    if seen.now.unmarked:
+        out.line(f"passed over, without a marker: {names(map(short, seen.passed_over), 40)}")
+    if errors and log.reader is not None:
+        out.line(f"errors: see {safe(str(log.reader.path))}; the last:")
+        out.line(f"  {trouble_line(log.troubles[-1])}")
+    out.line("a marker proves nothing; next: shardtool verify")
+
+
+def _document(told: _Told, log: MigrationLog) -> dict[str, Any]:
+    seen = told.run
+    return {
+        "started": told.started,
+        "already_running": told.already_running,
+        "ended": told.ended,
+        "marked": sorted(seen.now.marked) if seen else [],
+        "left": list(seen.left) if seen else [],
+        "passed_over": list(seen.passed_over) if seen else [],
+        "errors": [
+            {"shard": trouble.shard or None, "series": trouble.series or None, "text": trouble.text}
+            for trouble in log.troubles
+        ],
+        "more_errors": log.more_troubles,
+        "seconds": round(told.seconds, 3),
+        "refused": [
+            {"id": one.id, "subject": one.subject, "message": one.message, "advice": one.advice}
+            for one in told.refused
+        ],
+    }
