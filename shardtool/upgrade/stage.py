@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from shardtool.datadir.verdict import Judged
 
-# The guide's own words; 0.8 has no other way to start a migration.
-_MIGRATE = "curl -X POST 'http://localhost:8086/cluster/migrate_data?u=USER&p=PASSWORD'"
+_MIGRATE = "shardtool migrate --wait"
 
 
 @dataclass(frozen=True)
@@ -66,11 +65,15 @@ def _stage(old: tuple[Judged, ...], has_new: bool, has_snapshot: bool, has_prune
     if not has_new:
         return _before_upgrade(has_snapshot)
     if not marked and not has_pruned:
-        advice = "make shard spaces first: 0.8 puts what matches none into a default one"
-        return Stage("upgraded", "0.8 has run here and migrated nothing yet", _MIGRATE, advice)
+        advice = (
+            "it says what stands in the way; make shard spaces first (shardtool spaces apply: 0.8 "
+            f"puts what matches none into a default one), then {_MIGRATE}"
+        )
+        words = "0.8 has run here and migrated nothing yet"
+        return Stage("upgraded", words, "shardtool check", advice)
     if marked < len(old):
         words = f"{sound} of the {len(old)} old shards here are soundly marked as migrated"
-        advice = f"if nothing moves, start the migration again: {_MIGRATE}"
+        advice = f"if nothing moves, go on with it: {_MIGRATE}"
         return Stage("migrating", words, "shardtool status --watch", advice)
     words = "every old shard is marked as migrated"
     if sound < marked:
@@ -86,7 +89,13 @@ def _stage(old: tuple[Judged, ...], has_new: bool, has_snapshot: bool, has_prune
 def _before_upgrade(has_snapshot: bool) -> Stage:
     words = "a 0.7 directory, not upgraded yet"
     if not has_snapshot:
-        advice = "stop the server first: only then are raft and wal whole"
+        advice = (
+            "stop the server first: only then are raft and wal whole. shardtool check says what "
+            "else to see to before the upgrade"
+        )
         return Stage("0.7", words, "shardtool backup", advice)
-    advice = "a snapshot is there: install 0.8.3 (only 0.8.0 to 0.8.3 migrate) and start it"
-    return Stage("0.7", words, "shardtool status --watch", advice)
+    advice = (
+        "a snapshot is there. When nothing stands in the way, install 0.8.3 (only 0.8.0 to 0.8.3 "
+        "migrate) and start it"
+    )
+    return Stage("0.7", words, "shardtool check", advice)

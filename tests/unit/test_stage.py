@@ -47,22 +47,22 @@ def test_before_the_upgrade_a_snapshot_comes_first() -> None:
 
 def test_with_a_snapshot_the_upgrade_is_next_and_the_right_version_is_named() -> None:
     found = stage(UNMIGRATED, new=False, snapshot=True)
-    assert found.name == "0.7"
+    assert (found.name, found.next) == ("0.7", "shardtool check")
     assert "0.8.0 to 0.8.3" in found.advice
 
 
-def test_after_the_upgrade_and_before_any_marker_the_migration_is_to_be_started() -> None:
+def test_after_the_upgrade_and_before_any_marker_comes_check_then_spaces_then_migrate() -> None:
     found = stage(UNMIGRATED)
-    assert found.name == "upgraded"
-    assert found.next is not None
-    assert "migrate_data" in found.next
+    assert (found.name, found.next) == ("upgraded", "shardtool check")
+    assert found.advice.index("spaces apply") < found.advice.index("shardtool migrate --wait")
 
 
 @pytest.mark.parametrize("pruned", [False, True])
 def test_while_some_are_marked_and_some_are_not_it_is_migrating(pruned: bool) -> None:
     found = stage(UNMIGRATED, MARKED, pruned=pruned)
-    assert found.name == "migrating"
+    assert (found.name, found.next) == ("migrating", "shardtool status --watch")
     assert "1 of the 2" in found.words
+    assert "shardtool migrate --wait" in found.advice
 
 
 def test_unmigrated_shards_after_a_prune_are_a_migration_that_is_not_over() -> None:
