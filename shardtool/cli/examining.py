@@ -86,7 +86,6 @@ def look_at(args: argparse.Namespace, node: Standing, out: Output, api: Api | No
         old=node.old,
         is_08=inventory.new is not None,
         raft=catalogue,
-        raft_path=str(layout.raft),
         raft_problem=problem,
         raft_snapshot_of_07=inventory.new is None and _has_raft_snapshot(layout),
         search=search,
@@ -95,7 +94,6 @@ def look_at(args: argparse.Namespace, node: Standing, out: Output, api: Api | No
         half_restored=os.path.lexists(layout.pending_restore),
         foresight=seen,
         wal=wal,
-        wal_path=str(layout.wal),
         room=room_for(
             layout,
             inventory,

@@ -39,7 +39,6 @@ class Facts:
         old: the verdict over each entry of shard_db.
         is_08: there is a shard_db_v2, so an 0.8 has run here.
         raft: what raft knows; None where it can't be read.
-        raft_path: its directory.
         raft_problem: why it can't be read.
         raft_snapshot_of_07: raft holds a snapshot that 0.7 took.
         search: who is at work on the node.
@@ -48,7 +47,6 @@ class Facts:
         half_restored: a restore was interrupted in the middle of its swap.
         foresight: what the migrator will do; None where the shards were not read.
         wal: what only the WAL holds; None where that was not compared.
-        wal_path: its directory.
         room: for what is to be migrated.
         asked: what a running server said; None where none was asked.
         pause_us: how long the migrator is to pause, us.
@@ -57,7 +55,6 @@ class Facts:
     old: tuple[Judged, ...]
     is_08: bool
     raft: Catalogue | None
-    raft_path: str
     raft_problem: str
     raft_snapshot_of_07: bool
     search: Search
@@ -66,7 +63,6 @@ class Facts:
     half_restored: bool
     foresight: Foresight | None
     wal: WalOnly | None
-    wal_path: str
     room: Room
     asked: Asked | None
     pause_us: int

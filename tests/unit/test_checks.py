@@ -1,0 +1,414 @@
+"""Findings, as pure functions of the facts: what is told, how bad it is, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shardtool.datadir.inventory import OldShard
+from shardtool.datadir.marker import Marker
+from shardtool.datadir.server import Search, Server
+from shardtool.datadir.verdict import Evidence, judge
+from shardtool.disk.tree import Tree
+from shardtool.influxdb.model import Catalogue, ClusterServer, Dropped, ShardRange, Space
+from shardtool.influxdb.model import Server as Member
+from shardtool.snapshots.freshness import Newest
+from shardtool.upgrade.checks import findings
+from shardtool.upgrade.facts import Asked, Facts
+from shardtool.upgrade.findings import LEVELS, Finding, worst_first
+from shardtool.upgrade.foresight import Foresight, Skipped
+from shardtool.upgrade.room import Room
+from shardtool.upgrade.wal_only import Gap, Target, WalOnly
+
+STORE = Path("/data/snapshots")
+GOOD = Newest(STORE, "20261124T175153Z")
+ROOM = Room(Path("/data/db"), 100 << 30, 1 << 30, 0, "leveldb", 300, 1024, "a server")
+SHORT = Space("short_term", "test", "/.*/", "inf", "7d", 1, 1)
+LONG = Space("long_term", "test", "/^[A-Z].*/", "inf", "30d", 1, 1)
+RAFT = Catalogue(
+    frozenset({"test"}), {}, {"test": (LONG, SHORT)}, (), (Member(1, "ab01"),), 1, Dropped()
+)
+TODO = judge(OldShard("00007", has_database=True, tree=Tree(apparent_bytes=1000)))
+MARKED = judge(OldShard("00008", marker=Marker(True, 1), has_database=True))
+READ = Foresight(1, 1000, 500, 3, (), ())
+FACTS = Facts(
+    old=(TODO, MARKED),
+    is_08=True,
+    raft=RAFT,
+    raft_problem="",
+    raft_snapshot_of_07=False,
+    search=Search(),
+    snapshot=GOOD,
+    snapshot_problem="",
+    half_restored=False,
+    foresight=READ,
+    wal=WalOnly(requests=1, values=2),
+    room=ROOM,
+    asked=Asked("http://db1:8086", "0.8.3", RAFT.spaces, ()),
+    pause_us=100_000,
+)
+OF_07 = replace(FACTS, old=(TODO,), is_08=False, asked=None, raft=replace(RAFT, spaces={}))
+
+
+def by_id(facts: Facts) -> Mapping[str, Finding]:
+    """Return the findings by their ids; none may be there twice."""
+    found = findings(facts)
+    assert len({one.id for one in found}) == len(found)
+    return {one.id: one for one in found}
+
+
+def blockers(facts: Facts) -> list[str]:
+    """Return the ids of what blocks the next step."""
+    return [one.id for one in findings(facts) if one.blocks]
+
+
+def test_a_node_that_is_ready_has_neither_blockers_nor_warnings() -> None:
+    for facts in (FACTS, OF_07):
+        assert {one.level for one in findings(facts)} == {"info"}
+
+
+def test_blockers_come_first_and_what_is_of_one_level_stays_as_it_was() -> None:
+    several = [Finding(str(n), LEVELS[n % 3], "", "") for n in range(9)]
+    assert [one.id for one in worst_first(several)] == list("258147036")
+
+
+# -- the snapshot --
+
+
+@pytest.mark.parametrize(
+    ("newest", "expected"),
+    [
+        (Newest(STORE), "no-snapshot"),
+        (replace(GOOD, problem="data/raft/log: missing"), "snapshot-damaged"),
+        (replace(GOOD, changed=("raft/log", "wal/log.1")), "snapshot-outdated"),
+        (None, "snapshot-unreadable"),
+    ],
+)
+def test_before_the_upgrade_only_a_whole_snapshot_of_what_is_there_will_do(
+    newest: Newest | None, expected: str
+) -> None:
+    facts = replace(OF_07, snapshot=newest, snapshot_problem="/data/snapshots: no permission")
+    assert blockers(facts) == [expected]
+
+
+def test_what_changed_since_the_snapshot_is_named() -> None:
+    facts = replace(OF_07, snapshot=replace(GOOD, changed=("raft/log", "wal/log.1")))
+    assert "raft/log, wal/log.1" in by_id(facts)["snapshot-outdated"].message
+
+
+def test_on_08_raft_has_changed_and_the_snapshot_of_before_is_what_is_wanted() -> None:
+    assert blockers(replace(FACTS, snapshot=replace(GOOD, changed=("raft/log",)))) == []
+    assert blockers(replace(FACTS, snapshot=Newest(STORE))) == ["no-snapshot"]
+
+
+def test_when_everything_is_marked_a_snapshot_is_not_asked_for() -> None:
+    assert blockers(replace(FACTS, old=(MARKED,), snapshot=Newest(STORE))) == []
+
+
+# -- the server --
+
+
+def test_before_the_upgrade_a_running_server_is_a_warning_and_after_it_good_to_know() -> None:
+    running = Search(Server(4711, "influxdb", "has /data/wal/log.1 open"))
+    assert by_id(replace(OF_07, search=running))["server-running"].level == "warning"
+    assert by_id(replace(FACTS, search=running))["server-running"].level == "info"
+
+
+def test_that_no_server_was_seen_is_no_certainty_where_processes_hide() -> None:
+    assert "server-unknown" in by_id(replace(FACTS, search=Search(unseen=2)))
+    assert "server-stopped" in by_id(FACTS)
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("0.8.0", "version-0.8.0"),
+        ("0.8.0-rc.3", "version-0.8.0"),
+        ("0.8.1", None),
+        ("0.8.3", None),
+        ("0.8.4", "version"),
+        ("0.8.10", "version"),
+        ("0.9.0", "version"),
+        ("0.7.3", "version"),
+        ("", "version"),
+    ],
+)
+def test_only_080_to_083_migrate(version: str, expected: str | None) -> None:
+    found = by_id(replace(FACTS, asked=Asked("http://db1:8086", version, RAFT.spaces, ())))
+    assert {one for one in found if one.startswith("version")} == (
+        {expected} if expected else set()
+    )
+    if expected:
+        assert found[expected].level == ("blocker" if expected == "version" else "warning")
+
+
+def test_a_later_08_is_fine_when_nothing_is_left_to_migrate() -> None:
+    facts = replace(FACTS, old=(MARKED,), asked=Asked("http://db1:8086", "0.8.8", {}, ()))
+    assert blockers(facts) == []
+
+
+def test_that_nobody_was_asked_is_said_while_it_matters() -> None:
+    assert by_id(replace(FACTS, asked=None))["not-asked"].level == "info"
+    assert "not-asked" not in by_id(replace(FACTS, asked=None, old=(MARKED,)))
+    assert "not-asked" not in by_id(OF_07)
+
+
+def test_a_raft_snapshot_of_07_is_told_before_the_upgrade() -> None:
+    assert "0.8.0" in by_id(replace(OF_07, raft_snapshot_of_07=True))["raft-snapshot"].message
+
+
+# -- raft, spaces --
+
+
+def test_a_raft_that_can_not_be_read_blocks_and_says_why() -> None:
+    facts = replace(FACTS, raft=None, raft_problem="/data/raft/log: at offset 3: torn", asked=None)
+    assert by_id(facts)["raft-unreadable"].message == "/data/raft/log: at offset 3: torn"
+
+
+def test_databases_without_spaces_are_named() -> None:
+    raft = replace(RAFT, databases=frozenset({"test", "metrics", "logs"}))
+    found = by_id(replace(FACTS, raft=raft))["no-spaces"]
+    assert (found.blocks, found.subject) == (True, "logs, metrics")
+
+
+def test_spaces_in_the_wrong_order_block() -> None:
+    wrong = {"test": (SHORT, LONG)}
+    facts = replace(FACTS, asked=Asked("http://db1:8086", "0.8.3", wrong, ()))
+    assert by_id(facts)["space-order"].subject == "test/long_term"
+    assert blockers(facts) == ["space-order"]
+
+
+def test_what_the_server_says_of_spaces_counts_more_than_raft_on_disk() -> None:
+    facts = replace(FACTS, raft=replace(RAFT, spaces={}))
+    assert blockers(facts) == []
+    assert blockers(replace(facts, asked=None)) == ["no-spaces"]
+
+
+def test_the_default_space_behind_one_for_everything_is_no_blocker() -> None:
+    default = Space("default", "test", "/.*/", "inf", "7d", 1, 1)
+    facts = replace(FACTS, asked=Asked("http://db1", "0.8.3", {"test": (LONG, SHORT, default)}, ()))
+    assert by_id(facts)["space-order"].level == "warning"
+
+
+# -- values that will not come over --
+
+
+@pytest.mark.parametrize(
+    ("cause", "word", "level"),
+    [
+        ("future", "skips-future", "warning"),
+        ("name", "skips-names", "warning"),
+        ("unknown-database", "skips-databases", "warning"),
+        ("expired", "retention", "blocker"),
+    ],
+)
+def test_what_will_not_come_over_is_told_with_counts(cause: str, word: str, level: str) -> None:
+    skipped = (
+        Skipped("test", "cpu", cause, 40, ("00007",)),
+        Skipped("test", "mem", cause, 1200, ("00007",)),
+    )
+    found = by_id(replace(FACTS, foresight=replace(READ, skipped=skipped)))[word]
+    assert found.level == level
+    assert found.message.startswith("1,240 of 1,000 ")
+    assert "test/mem (1,200), test/cpu (40)" in found.message
+
+
+def test_without_reading_a_space_that_forgets_blocks_and_others_are_only_unknown() -> None:
+    assert by_id(replace(FACTS, foresight=None))["not-read"].level == "info"
+    forgets = {"test": (replace(SHORT, retention="30d"),)}
+    facts = replace(FACTS, foresight=None, asked=Asked("http://db1", "0.8.3", forgets, ()))
+    assert blockers(facts) == ["retention"]
+    assert "test/short_term (30d)" in by_id(facts)["retention"].message
+
+
+def test_a_shard_that_no_engine_reads_blocks_and_one_that_changes_does_not() -> None:
+    unread = (("00007", "engine-unreadable", "corrupt"),)
+    assert blockers(replace(FACTS, foresight=replace(READ, unread=unread))) == ["engine-unreadable"]
+    unread = (("00007", "changing", "it changes"),)
+    assert blockers(replace(FACTS, foresight=replace(READ, unread=unread))) == []
+
+
+# -- the WAL --
+
+OLD_GAP = Gap(Target(True, "00007"), True, 2, 1, 0, (("test", "cpu", 3),))
+NEW_GAP = Gap(Target(False, "00012"), True, 2, 0, 0, (("test", "cpu", 2),))
+
+
+def test_writes_that_only_the_old_wal_holds_block_the_upgrade() -> None:
+    found = by_id(replace(OF_07, wal=WalOnly(1, 3, (OLD_GAP,))))["wal-only"]
+    assert found.blocks
+    assert "3 values (00007: 3) are in 0.7's WAL alone" in found.message
+    assert "start 0.7 once more" in found.advice
+
+
+def test_after_the_upgrade_the_way_back_is_told_and_gone_shards_are_only_a_warning() -> None:
+    found = by_id(replace(FACTS, wal=WalOnly(1, 3, (OLD_GAP,))))["wal-only"]
+    assert found.blocks
+    assert "restore" in found.advice
+    gone = replace(OLD_GAP, is_there=False)
+    assert blockers(replace(FACTS, wal=WalOnly(1, 3, (gone,)))) == []
+
+
+def test_08s_own_wal_is_drained_by_a_running_server() -> None:
+    stopped = by_id(replace(FACTS, wal=WalOnly(1, 2, (NEW_GAP,))))["wal-not-drained"]
+    running = Search(Server(4711, "influxdb", "has /data/wal/log.1 open"))
+    live = by_id(replace(FACTS, wal=WalOnly(1, 2, (NEW_GAP,)), search=running))["wal-not-drained"]
+    assert (stopped.level, live.level) == ("warning", "info")
+
+
+def test_a_count_that_is_too_low_says_so() -> None:
+    found = by_id(replace(OF_07, wal=WalOnly(1, 3, (OLD_GAP,), is_all=False)))["wal-only"]
+    assert found.message.startswith("at least 3 values")
+
+
+def test_a_wal_that_can_not_be_read_to_its_end_blocks() -> None:
+    problem = "/data/wal/log.1: at offset 7: garbage"
+    assert by_id(replace(OF_07, wal=WalOnly(problem=problem)))["wal-unreadable"].message == problem
+
+
+def test_a_value_that_may_have_been_deleted_is_good_to_know() -> None:
+    gap = replace(OLD_GAP, missing=0, newer=0, doubtful=5)
+    found = by_id(replace(OF_07, wal=WalOnly(2, 5, (gap,))))
+    assert found["wal-deleted"].level == "info"
+    assert "wal-only" not in found
+
+
+# -- entries of shard_db --
+
+
+@pytest.mark.parametrize(
+    ("shard", "word"),
+    [
+        (OldShard("00009", kind="symlink"), "symlink"),
+        (OldShard("00009"), "not-a-shard"),
+        (OldShard("backup-2014", has_database=True), "not-a-shard"),
+        (OldShard("00009", has_database=True, foreign=("notes.txt",)), "foreign-files"),
+    ],
+)
+def test_what_is_no_shard_is_told_with_what_the_migrator_does_to_it(
+    shard: OldShard, word: str
+) -> None:
+    found = by_id(replace(FACTS, old=(TODO, judge(shard))))[word]
+    assert (found.level, found.subject) == ("warning", shard.name)
+
+
+def test_an_entry_that_can_not_be_looked_at_blocks() -> None:
+    shard = OldShard("00009", error="Permission denied")
+    assert blockers(replace(FACTS, old=(TODO, judge(shard)))) == ["unreadable"]
+
+
+def test_a_marker_in_a_directory_that_no_08_has_been_to_is_told() -> None:
+    assert by_id(replace(OF_07, old=(TODO, MARKED)))["marked-before"].subject == "00008"
+
+
+def test_marked_shards_are_told_apart_by_what_is_proven_of_them() -> None:
+    lossy = judge(MARKED.shard, Evidence(values=10, missing=3, different=1))
+    assert "4 values" in by_id(replace(FACTS, old=(TODO, lossy)))["losses"].message
+    assert by_id(FACTS)["not-proven"].subject == "00008"
+    proven = judge(MARKED.shard, Evidence(values=10))
+    found = by_id(replace(FACTS, old=(TODO, proven)))
+    assert not {"losses", "not-proven"} & found.keys()
+
+
+# -- room --
+
+
+def test_too_little_room_blocks_and_hardly_enough_is_a_warning() -> None:
+    for free, level in ((1000, "blocker"), (1 << 30, "warning"), (2 << 30, "info")):
+        room = replace(ROOM, free_bytes=free)
+        assert by_id(replace(FACTS, room=room))["disk-space"].level == level
+
+
+def test_what_an_engine_may_preallocate_is_counted_but_does_not_block() -> None:
+    room = replace(ROOM, preallocated_bytes=200 << 30)
+    assert by_id(replace(FACTS, room=room))["disk-space"].level == "warning"
+
+
+def test_too_few_open_files_are_a_warning_and_no_limit_is_nothing_to_tell() -> None:
+    assert by_id(FACTS)["open-files"].level == "info"
+    room = replace(ROOM, files=2000)
+    assert by_id(replace(FACTS, room=room))["open-files"].level == "warning"
+    assert "open-files" not in by_id(replace(FACTS, room=replace(ROOM, most_files=None)))
+
+
+def test_the_pauses_alone_are_told_as_the_least_that_a_migration_takes() -> None:
+    message = by_id(replace(FACTS, pause_us=60_000_000))["duration"].message
+    assert "500 points (1,000 values) in 1 shard: 3 pauses of 1m take 3m" in message
+
+
+# -- a cluster --
+
+
+def test_in_a_cluster_servers_and_their_shards_are_told() -> None:
+    shards = tuple(
+        ShardRange(number, "test", "short_term", 0, 1, (number % 2 + 1,)) for number in range(1, 12)
+    )
+    raft = replace(RAFT, servers=(Member(1, "ab01"), Member(2, "ab02")), shards=shards)
+    live = (ClusterServer(2, "ab02", True, "Leader", "db2:8099"),)
+    asked = Asked("http://db1:8086", "0.8.3", raft.spaces, live)
+    found = by_id(replace(FACTS, raft=raft, asked=asked))
+    assert "1 (ab01), 2 (ab02 at db2:8099, the leader)" in found["cluster"].message
+    assert "this is server 1" in found["cluster"].message
+    assert "server 2 has 00001, 00003" in found["cluster-shards"].message
+    assert "cluster" not in by_id(FACTS)
+
+
+# -- anything at all --
+
+NAMES = st.text(max_size=6)
+SKIPPED = st.builds(
+    Skipped,
+    NAMES,
+    NAMES,
+    st.sampled_from(["future", "name", "unknown-database", "expired"]),
+    st.integers(1, 1 << 40),
+    st.lists(NAMES, min_size=1, max_size=3).map(tuple),
+)
+GAPS = st.builds(
+    Gap,
+    st.builds(Target, st.booleans(), NAMES),
+    st.booleans(),
+    st.integers(0, 9),
+    st.integers(0, 9),
+    st.integers(0, 9),
+    st.just(()),
+)
+
+
+@given(
+    is_08=st.booleans(),
+    skipped=st.lists(SKIPPED, max_size=4).map(tuple),
+    gaps=st.lists(GAPS, max_size=4).map(tuple),
+    free=st.integers(0, 1 << 60),
+    files=st.integers(0, 1 << 40),
+    version=st.none() | st.text(max_size=8),
+    old=st.lists(st.sampled_from([TODO, MARKED]), max_size=2).map(tuple),
+)
+def test_any_facts_give_findings_of_one_line_each(
+    is_08: bool,
+    skipped: tuple[Skipped, ...],
+    gaps: tuple[Gap, ...],
+    free: int,
+    files: int,
+    version: str | None,
+    old: tuple[object, ...],
+) -> None:
+    facts = replace(
+        FACTS,
+        is_08=is_08,
+        old=old,
+        foresight=replace(READ, skipped=skipped),
+        wal=WalOnly(1, 1, gaps),
+        room=replace(ROOM, free_bytes=free, files=files),
+        asked=None if version is None else Asked("http://db1", version, {}, ()),
+    )
+    found = findings(facts)
+    assert found
+    assert all(one.level in LEVELS and one.id and one.message for one in found)
+    lossy = {one.id for one in found if one.id in ("skips-future", "skips-names", "retention")}
+    assert bool(lossy) == any(one.cause != "unknown-database" for one in skipped)
