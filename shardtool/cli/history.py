@@ -21,9 +21,22 @@ events of a prune, in their order: intent (about to be renamed out of shard_db),
 renamed (in the trash, whole), deleted (gone). kept: it changed after the plan.
 accepted: the operator let its losses go, and why. failed: the error says where
 the shard is. finished, put-back: what a later
-prune did about one that was interrupted. Times are UTC."""
+prune did about one that was interrupted. migration-started, -joined (one ran
+already), -failed (the request did), -ended: what migrate did and saw. Times
+are UTC."""
 
-_SHOWN = ("evidence", "lost", "because", "freed_bytes", "reasons", "error", "snapshot", "path")
+_SHOWN = (
+    "migration",
+    "evidence",
+    "lost",
+    "because",
+    "freed_bytes",
+    "reasons",
+    "error",
+    "snapshot",
+    "path",
+)
+_COUNTED = (("marked", "marked"), ("left", "left"), ("passed_over", "passed over"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,10 +104,32 @@ def _lost(record: dict[str, Any]) -> str | None:
     return f"{missing + different:,} of {values:,} values lost" if missing or different else None
 
 
+def _migration(record: dict[str, Any]) -> str | None:
+    """Say how a migration was started, or how it ended."""
+    # A record that was tampered with may have anything there.
+    lists = {
+        key: value
+        for key in ("shards", "overridden", "marked", "left", "passed_over")
+        if isinstance(value := record.get(key), list)
+    }
+    if record["event"] == "migration-started":
+        parts = [f"{plural(len(lists.get('shards', [])), 'shard')}, pause {record.get('pause')}"]
+        if lists.get("overridden"):
+            parts.append(f"overridden: {', '.join(map(str, lists['overridden']))}")
+        return "; ".join(parts)
+    if record["event"] == "migration-ended":
+        counts = [f"{len(lists.get(key, []))} {word}" for key, word in _COUNTED]
+        return f"{record.get('how')}: {', '.join(counts)}; {record.get('errors')} errors"
+    return None
+
+
+_SAID = {"lost": _lost, "migration": _migration}
+
+
 def _detail(record: dict[str, Any]) -> str:
     parts = []
     for key in _SHOWN:
-        value = _lost(record) if key == "lost" else record.get(key)
+        value = _SAID[key](record) if key in _SAID else record.get(key)
         if value is None:
             continue
         if key == "freed_bytes" and isinstance(value, int) and 0 <= value < 1 << 63:
