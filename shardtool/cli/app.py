@@ -28,6 +28,7 @@ COMMANDS = {
     "snapshots": "list snapshots, or read them again and verify them",
     "restore": "put a snapshot's raft and wal back, or elsewhere",
     "forget": "remove old snapshots, never the last verified one",
+    "spaces": "shard spaces: list them, make them in order, explain a series",
     "migrate": "start 0.8's migration and follow it to its end",
     "verify": "prove value by value that old shards are in the new storage",
     "accept": "say that a shard may go although it loses values",

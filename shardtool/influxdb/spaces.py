@@ -25,6 +25,7 @@ _UNITS_US = {
 _SHORTEST_US = _UNITS_US["h"]
 _LONGEST_US = 36_525 * _UNITS_US["d"]
 _MOST_SPLIT = 1000
+_MOST_SERVERS = 1000
 _BETWEEN_SLASHES = re.compile(r"/.+/i?", re.DOTALL)
 # \Q...\E is literal; any other escape is two characters; a named group has a P in Go of 2014.
 _ESCAPE = re.compile(r"\\Q.*?(?:\\E|\Z)|\\.|\(\?<", re.DOTALL)
@@ -74,8 +75,8 @@ def problems(space: Space, *, servers: int | None = None) -> tuple[str, ...]:
     ]
     if space.retention != "inf":
         found += _duration_problems("retentionPolicy", space.retention, " or inf")
-    most = f"the {servers} that the cluster has" if servers else "the number of servers"
-    if space.replication < 1 or (servers and space.replication > servers):
+    if not 1 <= space.replication <= (servers or _MOST_SERVERS):
+        most = f"{servers}, as many servers as there are" if servers else "the number of servers"
         found.append(f"replicationFactor: expected 1 to {most}, found {space.replication}")
     if not 1 <= space.split <= _MOST_SPLIT:
         found.append(f"split: expected 1 to {_MOST_SPLIT}, found {space.split}")
