@@ -117,8 +117,17 @@ def entries(facts: Facts) -> Iterator[Finding]:
 def skipped(facts: Facts) -> Iterator[Finding]:
     """Tell what the migrator will not bring over, with exact counts."""
     seen = facts.foresight
+    busy = [judged for judged in facts.todo if judged.in_use == "yes"]
+    if busy:
+        yield Finding(
+            "not-read",
+            "info" if facts.is_08 else "warning",
+            _listed(busy),
+            f"{_listed(busy)}: another process has them open, so they were not read",
+            "" if facts.is_08 else "stop the server, and check again",
+        )
     if seen is None:
-        if facts.todo:
+        if len(busy) < len(facts.todo):
             yield _not_read(facts)
         return
     for name, word, detail in seen.unread:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from shardtool.datadir.inventory import OldShard
 from shardtool.datadir.marker import Marker
 from shardtool.datadir.server import Search, Server
-from shardtool.datadir.verdict import Evidence, judge
+from shardtool.datadir.verdict import Evidence, Judged, judge
 from shardtool.disk.tree import Tree
 from shardtool.influxdb.model import Catalogue, ClusterServer, Dropped, ShardRange, Space
 from shardtool.influxdb.model import Server as Member
@@ -396,7 +396,7 @@ def test_any_facts_give_findings_of_one_line_each(
     free: int,
     files: int,
     version: str | None,
-    old: tuple[object, ...],
+    old: tuple[Judged, ...],
 ) -> None:
     facts = replace(
         FACTS,
