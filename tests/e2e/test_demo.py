@@ -1,32 +1,69 @@
-"""`make demo`, less the installation: the main job on a directory that the fixtures build."""
+"""`make demo`, less the installation: the README's journey on a directory that the fixtures build."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.conftest import REPOSITORY
+import pytest
+
+from tests.conftest import REPOSITORY, Run
 
 BIN = Path(sys.executable).parent
 
 
-def test_the_demo_takes_a_directory_through_the_main_job(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Run the demo; return its data directory and what it printed."""
+    data = tmp_path_factory.mktemp("demo") / "data"
     done = subprocess.run(
-        ["sh", str(REPOSITORY / "fixtures/demo.sh"), str(tmp_path / "data")],
+        ["sh", str(REPOSITORY / "fixtures/demo.sh"), str(data)],
         env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    steps = [line for line in done.stdout.splitlines() if line.startswith("$ shardtool")]
-    assert [step.split()[4] for step in steps] == [
-        *("status", "backup", "verify", "accept", "prune", "status", "history")
-    ]
-    assert "5 incomplete, 7 proven" in done.stdout
-    assert "deleted 8 shards" in done.stdout
-    assert sorted(path.name for path in (tmp_path / "data/db/shard_db").iterdir()) == [
-        *("00001", "00002", "00005", "00010")
-    ]
+    return data, done.stdout
+
+
+def commands(text: str, prompt: str) -> list[str]:
+    """Return the commands that lines after `prompt` run, with the word that says which of them."""
+    lines = re.findall(rf"^{re.escape(prompt)}shardtool (.*)$", text, re.MULTILINE)
+    found = []
+    for line in lines:
+        words = shlex.split(line.partition("#")[0])
+        found.append(" ".join(words[: 2 if words[0] == "spaces" else 1]))
+    return found
+
+
+def test_the_demo_takes_a_node_from_a_stopped_07_to_a_pruned_08(demo: tuple[Path, str]) -> None:
+    data, printed = demo
+    assert "12 of 12 old shards are marked" in printed
+    assert "3 incomplete, 9 proven" in printed
+    assert "deleted 10 shards" in printed
+    left = sorted(path.name for path in (data / "db/shard_db").iterdir())
+    assert left == ["00005", "00010"]
+
+
+def test_what_check_foretold_of_names_is_what_verify_then_misses(
+    demo: tuple[Path, str], shardtool: Run
+) -> None:
+    data, printed = demo
+    foretold = re.findall(r"([\d,]+) of [\d,]+ values are of series", printed)
+    assert len(foretold) == 2  # before the upgrade, and before the migration
+    verified = json.loads(shardtool("--data", data, "verify", "--json").stdout)
+    columns = [column for shard in verified["shards"] for column in shard["columns"]]
+    missing = sum(column["missing"] for column in columns if column["cause"] == "name")
+    assert {int(count.replace(",", "")) for count in foretold} == {missing}
+
+
+def test_the_readmes_journey_is_that_script(demo: tuple[Path, str]) -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    journey = readme.split("## The journey", 1)[1].split("```")[1]
+    assert commands(journey, "") == commands(demo[1], "$ ")
