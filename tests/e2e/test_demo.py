@@ -1,4 +1,4 @@
-"""`make demo`, less the installation: the README's journey on a directory that the fixtures build."""
+"""`make demo`, less the installation: the journey of the README on a directory of fixtures."""
 
 from __future__ import annotations
 
