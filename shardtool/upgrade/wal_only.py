@@ -27,6 +27,7 @@ _MOST_OPEN = 32
 # Values that are tracked one by one, so that one which is written twice counts once: some 200 MB.
 # A server holds back some ten thousand.
 _MOST_TRACKED = 1_000_000
+_MOST_IDS = 100_000
 _ATTEMPTS = 3  # files that vanish under the reader: open again so many times in all
 
 
@@ -242,6 +243,8 @@ class _Comparison:
             return new_column_id(key.column)
         text = f"{key.database}~{key.series}~{key.column}"
         if text not in shard.ids:
+            if len(shard.ids) >= _MOST_IDS:
+                shard.ids.clear()  # of names there is no end, least of all in a hostile WAL
             name = COLUMN_INDEX + text.encode("utf-8", "surrogateescape")
             shard.ids[text] = shard.reader.value(name)
         return shard.ids[text]
