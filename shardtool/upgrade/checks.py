@@ -36,7 +36,9 @@ def findings(facts: Facts) -> tuple[Finding, ...]:
         _cluster(facts),
     ]
     if facts.todo or not facts.is_08:
-        parts += [_snapshot(facts), _spaces(facts), _room(facts), _duration(facts)]
+        parts += [_snapshot(facts)]
+    if facts.todo:
+        parts += [_spaces(facts), _room(facts), _duration(facts)]
     return worst_first(finding for part in parts for finding in part)
 
 

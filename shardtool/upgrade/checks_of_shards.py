@@ -198,7 +198,9 @@ def wal(facts: Facts) -> Iterator[Finding]:
             "may be why",
         )
     if not found.problem and not found.unread and not any(gap.values for gap in found.gaps):
-        message = f"all {found.values:,} values of the WAL are in the shards"
+        message = "the WAL holds no values"
+        if found.values:
+            message = f"all {found.values:,} values of the WAL are in the shards"
         yield Finding("wal", "info", "wal", message)
 
 
