@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -73,7 +74,8 @@ class Screen:
             out: a quiet one shows nothing; with JSON, nothing comes on stdout.
         """
         self._out = out
-        self._draws = sys.stderr.isatty() and not out.quiet
+        can_draw = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._draws = can_draw and not out.quiet
         self._prints = not self._draws and not out.quiet and not out.as_json
         self._live: Live | None = None
         self._console: Console | None = None

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
-import shlex
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shardtool.cli import exits
 from shardtool.cli.api import add_api, opened_api
 from shardtool.cli.examining import add_examination, look_at
-from shardtool.cli.following import Screen, trouble_line
+from shardtool.cli.following import Screen
+from shardtool.cli.migrated import Told, again, counted, document, end, options
 from shardtool.cli.options import interval_of, seconds_of
-from shardtool.cli.output import Output, plural, safe, short
+from shardtool.cli.output import Output, plural
 from shardtool.cli.standing import Standing, standing
 from shardtool.datadir.inventory import OldShard
 from shardtool.datadir.layout import Layout, find_layout
@@ -26,8 +26,7 @@ from shardtool.journal import Journal
 from shardtool.upgrade.checks import findings
 from shardtool.upgrade.findings import Finding
 from shardtool.upgrade.follow import Watcher, find_log, open_log
-from shardtool.upgrade.migration import Run, begin, end_of, follow, gate
-from shardtool.words import duration, names
+from shardtool.upgrade.migration import Look, begin, end_of, follow, gate
 
 if TYPE_CHECKING:
     from shardtool.influxdb.api import Api
@@ -63,27 +62,6 @@ an error was logged or a shard was passed over without a marker."""
 _FIRST_PAUSE = 0.25  # seconds to the second look; a small migration is over in no time
 _LOOKING_SHARE = 4  # looking takes no more than a fifth of the time
 _LAST_WORDS = 0.5  # seconds in which the log's buffer reaches the disk
-
-
-@dataclass
-class _Told:
-    """What is to be told at the end.
-
-    Args:
-        started: the request was sent, and a migration began.
-        already_running: one ran already.
-        ended: how it ended; None while it goes on or has not begun.
-        run: what was seen of it; None where nobody looked.
-        seconds: that it was followed.
-        refused: blockers because of which nothing was sent.
-    """
-
-    started: bool = False
-    already_running: bool = False
-    ended: str | None = None
-    run: Run | None = None
-    seconds: float = 0.0
-    refused: tuple[Finding, ...] = ()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -141,7 +119,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     directories = tuple(s for s in node.inventory.old or () if s.kind == "directory")
     if all(shard.marker.present for shard in directories):
         return _nothing_to_do(directories, out)
-    path = _log_path(args, layout, out)
+    path = _log_path(args, layout)
     with opened_api(args, layout, default=True) as api:
         version = api.server_version()
         if node.inventory.new is None:
@@ -155,7 +133,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         overridden = _refuse_or_override(args, node, out, api, running=is_open)
         if overridden is None and not is_open:
             return exits.ATTENTION
-        told = _Told()
+        told = Told()
         watcher = Watcher(layout, _opened(path, args, out, running=is_open), api.is_up)
         told.run = begin(watcher.look())
         if overridden is not None:
@@ -163,21 +141,25 @@ def run(args: argparse.Namespace, out: Output) -> int:
         else:
             told.already_running = True
         if told.already_running and not is_open:
+            watcher.log.close()
             watcher.log = _opened(path, args, out, running=True)
         _tell_start(args, told, out)
         if not args.wait:
-            out.document("migrate", _document(told, watcher.log))
+            out.document("migrate", document(told, watcher.log))
             return exits.DONE
-        _follow(args, layout, watcher, told, out)
-        return _end(args, layout, watcher.log, told, api.url, out)
+        if path is None:
+            out.warn(
+                "InfluxDB's log was not found, so errors that are only in it can't be shown; "
+                "name it with --log"
+            )
+        _follow(args, watcher, told, out)
+        return end(args, layout, watcher.log, told, api.url, out)
 
 
 def _nothing_to_do(directories: tuple[OldShard, ...], out: Output) -> int:
-    marked = sorted(shard.name for shard in directories)
-    empty: list[str] = []
-    document = {"started": False, "already_running": False, "ended": "nothing-to-do"}
-    rest = {"marked": marked, "left": empty, "passed_over": empty, "errors": empty}
-    out.document("migrate", {**document, **rest, "seconds": 0.0, "refused": empty})
+    marked = {shard.name: shard.tree.apparent_bytes for shard in directories}
+    told = Told(ended="nothing-to-do", run=begin(Look(time.monotonic(), marked)))
+    out.document("migrate", document(told, MigrationLog(None)))
     if not directories:
         out.line("there are no old shards to migrate: nothing was sent")
         return exits.DONE
@@ -191,19 +173,13 @@ def _nothing_to_do(directories: tuple[OldShard, ...], out: Output) -> int:
 # -- before it starts --
 
 
-def _log_path(args: argparse.Namespace, layout: Layout, out: Output) -> Path | None:
+def _log_path(args: argparse.Namespace, layout: Layout) -> Path | None:
     if args.log is not None:
         path = Path(args.log)
         if not path.exists():
             raise ShardtoolError(f"{path}: expected InfluxDB's log, found nothing; check --log")
         return path
-    found = find_log(layout)
-    if found is None and args.wait:
-        out.warn(
-            "InfluxDB's log was not found, so errors that are only in it can't be shown; "
-            "name it with --log"
-        )
-    return found
+    return find_log(layout)
 
 
 def _opened(
@@ -251,9 +227,9 @@ def _refuse_or_override(
     for finding in found.refused:
         out.warn(f"blocker: {_finding_line(finding)}")
     ids = dict.fromkeys(finding.id for finding in found.refused)
-    options = " ".join(f"--override {word}" for word in ids)
-    out.document("migrate", _document(_Told(refused=found.refused), MigrationLog(None)))
-    out.warn(f"nothing was sent; put this right, or start all the same with {options}")
+    every = " ".join(f"--override {word}" for word in ids)
+    out.document("migrate", document(Told(refused=found.refused), MigrationLog(None)))
+    out.warn(f"nothing was sent; put this right, or start all the same with {every}")
     return None
 
 
@@ -266,7 +242,7 @@ def _start(
     args: argparse.Namespace,
     layout: Layout,
     api: Api,
-    told: _Told,
+    told: Told,
     version: str,
     overridden: tuple[Finding, ...],
 ) -> None:
@@ -302,7 +278,7 @@ def _start(
             journal.append("migration-joined")
 
 
-def _tell_start(args: argparse.Namespace, told: _Told, out: Output) -> None:
+def _tell_start(args: argparse.Namespace, told: Told, out: Output) -> None:
     waiting = plural(len(told.run.now.unmarked), "old shard") if told.run is not None else ""
     if told.started:
         text = f"the migration has started: {waiting} to go, pause {args.pause.sent}"
@@ -311,28 +287,14 @@ def _tell_start(args: argparse.Namespace, told: _Told, out: Output) -> None:
     if not args.wait or not out.quiet:
         out.line(text)
     if not args.wait and not out.quiet:
-        out.line(f"follow it: shardtool status --watch{_options(args, 'data', 'influx_config')}")
-        out.line(f"or, to its end: {_again(args)}")
-
-
-def _options(args: argparse.Namespace, *wanted: str) -> str:
-    """Return those options that the next command needs too, as they were given."""
-    given = ((name.replace("_", "-"), getattr(args, name)) for name in wanted)
-    return safe("".join(f" --{name} {shlex.quote(value)}" for name, value in given if value))
-
-
-def _again(args: argparse.Namespace) -> str:
-    """Return the command that follows the migration that runs, or starts it again."""
-    wanted = ("data", "influx_config", "store", "api", "user", "password_file", "log")
-    return f"shardtool migrate --wait{_options(args, *wanted)}"
+        out.line(f"follow it: shardtool status --watch{options(args, 'data', 'influx_config')}")
+        out.line(f"or, to its end: {again(args)}")
 
 
 # -- while it runs --
 
 
-def _follow(
-    args: argparse.Namespace, layout: Layout, watcher: Watcher, told: _Told, out: Output
-) -> None:
+def _follow(args: argparse.Namespace, watcher: Watcher, told: Told, out: Output) -> None:
     """Look again and again until it has ended.
 
     Raises:
@@ -355,111 +317,17 @@ def _follow(
             for _ in range(2):
                 time.sleep(_LAST_WORDS / 2)
                 told.run = run = follow(run, watcher.look())
+            told.ended = end_of(run, math.inf) or told.ended
             screen.show(run)
     except KeyboardInterrupt:
+        if told.ended is not None:
+            return  # nothing was to come but the log's last words
+        told.ended = "interrupted"
         told.seconds = time.monotonic() - begun
-        told.ended = told.ended or "interrupted"
-        out.document("migrate", _document(told, watcher.log))
+        out.document("migrate", document(told, watcher.log))
         raise InterruptedByUserError(
-            f"interrupted; the migration goes on in the server ({_counted(run)}); "
-            f"to go on following it: {_again(args)}"
+            f"interrupted; the migration goes on in the server ({counted(run)}); "
+            f"to go on following it: {again(args)}"
         ) from None
-    told.seconds = time.monotonic() - begun
-
-
-def _counted(run: Run) -> str:
-    return f"{len(run.now.marked)} of {_all(run)} old shards are marked"
-
-
-def _all(run: Run) -> int:
-    return len(run.now.marked) + len(run.now.unmarked)
-
-
-# -- when it has ended --
-
-
-def _end(
-    args: argparse.Namespace, layout: Layout, log: MigrationLog, told: _Told, url: str, out: Output
-) -> int:
-    """Write the journal, tell how it ended, and return the exit code.
-
-    Raises:
-        ShardtoolError: it did not end well.
-    """
-    seen = told.run
-    if seen is None:
-        return exits.DONE
-    errors = len(log.troubles) + log.more_troubles
-    try:
-        Journal(layout).append(
-            "migration-ended",
-            how=told.ended,
-            marked=list(seen.marked_since),
-            left=list(seen.left),
-            passed_over=list(seen.passed_over),
-            errors=errors,
-            seconds=round(told.seconds, 1),
-        )
-    except ShardtoolError as error:
-        out.warn(str(error))
-    out.document("migrate", _document(told, log))
-    if told.ended in ("server-died", "stalled"):
-        raise ShardtoolError(_what_went_wrong(args, told, seen, url))
-    _tell_end(told, seen, errors, log, out)
-    return exits.ATTENTION if errors or seen.now.unmarked else exits.DONE
-
-
-def _what_went_wrong(args: argparse.Namespace, told: _Told, seen: Run, url: str) -> str:
-    done = f"marked since: {names(map(short, seen.marked_since), 8)}"
-    left = f"not marked: {names(map(short, (*seen.left, *seen.passed_over)), 8)}"
-    again = _again(args)
-    if told.ended == "server-died":
-        return (
-            f"{url}: expected the server to answer, found it gone; {_counted(seen)}; {done}; "
-            f"{left}; start it, then go on with {again}"
-        )
-    idle = duration(seen.now.at - seen.moved_at)
-    return (
-        f"expected the migration to move, found nothing that did for {idle}; {_counted(seen)}; "
-        f"{done}; {left}; see InfluxDB's log, make sure that {url} is the server on this "
-        f"directory, then start it again with {again}"
-    )
-
-
-def _tell_end(told: _Told, seen: Run, errors: int, log: MigrationLog, out: Output) -> None:
-    parts = [_counted(seen)]
-    if seen.now.unmarked:
-        parts.append(f"{len(seen.now.unmarked)} passed over")
-    if errors:
-        parts.append(f"{plural(errors, 'error')} in InfluxDB's log")
-    out.line(f"the migration has ended after {duration(told.seconds)}: {', '.join(parts)}")
-    if out.quiet:
-        return
-    if seen.now.unmarked:
-        out.line(f"passed over, without a marker: {names(map(short, seen.passed_over), 40)}")
-    if errors and log.reader is not None:
-        out.line(f"errors: see {safe(str(log.reader.path))}; the last:")
-        out.line(f"  {trouble_line(log.troubles[-1])}")
-    out.line("a marker proves nothing; next: shardtool verify")
-
-
-def _document(told: _Told, log: MigrationLog) -> dict[str, Any]:
-    seen = told.run
-    return {
-        "started": told.started,
-        "already_running": told.already_running,
-        "ended": told.ended,
-        "marked": sorted(seen.now.marked) if seen else [],
-        "left": list(seen.left) if seen else [],
-        "passed_over": list(seen.passed_over) if seen else [],
-        "errors": [
-            {"shard": trouble.shard or None, "series": trouble.series or None, "text": trouble.text}
-            for trouble in log.troubles
-        ],
-        "more_errors": log.more_troubles,
-        "seconds": round(told.seconds, 3),
-        "refused": [
-            {"id": one.id, "subject": one.subject, "message": one.message, "advice": one.advice}
-            for one in told.refused
-        ],
-    }
+    finally:
+        told.seconds = time.monotonic() - begun

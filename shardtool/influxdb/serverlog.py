@@ -96,7 +96,7 @@ class LogReader:
         self._entry: list[bytes] = []  # lines of an entry that may go on
         self._kept = 0
         try:
-            self._open()
+            file = self._open()
         except FileNotFoundError:
             return
         except OSError as error:
@@ -104,9 +104,8 @@ class LogReader:
                 f"{path}: expected InfluxDB's log, found: {reason_of(error)}; "
                 "name it with --log, and run this as the server's user or as root"
             ) from None
-        if self._file is not None:
-            size = os.fstat(self._file).st_size
-            self._go_to(_last_start(self._file, size) if of_last_migration else size)
+        size = os.fstat(file).st_size
+        self._go_to(_last_start(file, size) if of_last_migration else size)
 
     def close(self) -> None:
         """Close the file."""
@@ -129,7 +128,7 @@ class LogReader:
 
     # -- the file --
 
-    def _open(self) -> None:
+    def _open(self) -> int:
         # O_NONBLOCK: a FIFO must not make us wait for a writer.
         file = open_quietly(self.path, os.O_RDONLY | os.O_NONBLOCK)
         if not stat.S_ISREG(os.fstat(file).st_mode):
@@ -138,6 +137,7 @@ class LogReader:
                 f"{self.path}: expected InfluxDB's log, found no regular file; name it with --log"
             )
         self._file, self._at, self._tail = file, 0, b""
+        return file
 
     def _go_to(self, offset: int) -> None:
         self._at = offset
@@ -253,6 +253,11 @@ class MigrationLog:
         self.refused: set[str] = set()
         """Old shards that it could not open, or not mark."""
         self._known: set[Trouble] = set()
+
+    def close(self) -> None:
+        """Close the log."""
+        if self.reader is not None:
+            self.reader.close()
 
     def poll(self) -> None:
         """Read what was appended since the last call."""
