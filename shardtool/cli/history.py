@@ -22,10 +22,11 @@ renamed (in the trash, whole), deleted (gone). kept: it changed after the plan.
 accepted: the operator let its losses go, and why. failed: the error says where
 the shard is. finished, put-back: what a later
 prune did about one that was interrupted. migration-started, -joined (one ran
-already), -failed (the request did), -ended: what migrate did and saw. Times
-are UTC."""
+already), -failed (the request did), -ended: what migrate did and saw.
+space-created, -changed, -removed: what spaces apply did. Times are UTC."""
 
 _SHOWN = (
+    "space",
     "migration",
     "evidence",
     "lost",
@@ -123,7 +124,17 @@ def _migration(record: dict[str, Any]) -> str | None:
     return None
 
 
-_SAID = {"lost": _lost, "migration": _migration}
+def _space(record: dict[str, Any]) -> str | None:
+    """Say which shard space was made, changed or removed, and what it is (or was) like."""
+    space = record.get("space")
+    if not isinstance(space, dict):
+        return None
+    keys = ("database", "name", "regex", "retentionPolicy", "shardDuration")
+    database, name, regex, kept, duration = (space.get(key) for key in keys)
+    return f"{database}: {name} {regex}, kept {kept}, {duration} a shard"
+
+
+_SAID = {"lost": _lost, "migration": _migration, "space": _space}
 
 
 def _detail(record: dict[str, Any]) -> str:
