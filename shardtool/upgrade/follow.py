@@ -88,7 +88,9 @@ class Watcher:
         # The order counts: what the log or a lower shard says of where the migrator is must be
         # older than what the higher ones show, or one just marked would pass for left behind.
         self.log.poll()
-        marked, unmarked, locked = {}, {}, None
+        marked: dict[str, int] = {}
+        unmarked: dict[str, int] = {}
+        locked = None
         for seen in self._old_shards():
             (marked if seen.is_marked else unmarked)[seen.name] = self._sizes[seen.name]
             if seen.is_locked:
