@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from shardtool.cli.output import Output, plural, safe, short, size
+from shardtool.cli.output import Output, safe, short, size
 from shardtool.influxdb.serverlog import Trouble
 from shardtool.upgrade.migration import Progress, Run, progress
 from shardtool.words import duration, names
@@ -36,7 +36,7 @@ def state_of(run: Run) -> str:
 
 def _how_far(now: Progress) -> str:
     done = f"{size(now.done_bytes)} of {size(now.total_bytes)}"
-    return f"{int(now.percent)}% ({done}), {now.marked} of {plural(now.shards, 'shard')} marked"
+    return f"{int(now.percent)}% ({done}), {now.marked}/{now.shards} marked"
 
 
 def lines_of(run: Run) -> list[str]:
@@ -105,14 +105,15 @@ class Screen:
 
     def show(self, run: Run) -> None:
         """Show what a look has brought: shards marked, errors, and how far it is."""
+        # In the server's own order: a shard's errors come before its marker.
+        for trouble in run.now.troubles[self._troubles :]:
+            self._tell(f"error in InfluxDB's log: {trouble_line(trouble)}")
+        self._troubles = len(run.now.troubles)
         new = [name for name in run.marked_since if name not in self._marked]
         for name in new:
             more = f": {_how_far(progress(run))}" if name == new[-1] else ""
             self._tell(f"marked {short(name)}{more}")
         self._marked.update(new)
-        for trouble in run.now.troubles[self._troubles :]:
-            self._tell(f"error in InfluxDB's log: {trouble_line(trouble)}")
-        self._troubles = len(run.now.troubles)
         if self._live is not None:
             from rich.text import Text
 

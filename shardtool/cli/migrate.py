@@ -283,7 +283,7 @@ def _tell_start(args: argparse.Namespace, told: Told, out: Output) -> None:
     if told.started:
         text = f"the migration has started: {waiting} to go, pause {args.pause.sent}"
     else:
-        text = f"a migration runs already, with the pause that it was started with: {waiting} to go"
+        text = f"a migration runs already, with a pause of its own: {waiting} to go"
     if not args.wait or not out.quiet:
         out.line(text)
     if not args.wait and not out.quiet:

@@ -57,7 +57,7 @@ def again(args: argparse.Namespace) -> str:
 def counted(run: Run) -> str:
     """Return how many shards are marked, in words."""
     total = len(run.now.marked) + len(run.now.unmarked)
-    return f"{len(run.now.marked)} of {total} old shards are marked"
+    return f"{len(run.now.marked)} of {total} old shards marked"
 
 
 def end(
@@ -112,8 +112,8 @@ def _tell_end(told: Told, seen: Run, errors: int, log: MigrationLog, out: Output
     if seen.now.unmarked:
         parts.append(f"{len(seen.now.unmarked)} passed over")
     if errors:
-        parts.append(f"{plural(errors, 'error')} in InfluxDB's log")
-    out.line(f"the migration has ended after {duration(told.seconds)}: {', '.join(parts)}")
+        parts.append(f"{plural(errors, 'error')} logged")
+    out.line(f"it has ended after {duration(told.seconds)}: {', '.join(parts)}")
     if out.quiet:
         return
     if seen.now.unmarked:

@@ -88,7 +88,7 @@ def _fitting(lines: list[str], height: int, last: int) -> list[str]:
     """
     if len(lines) <= height:
         return lines
-    end = min(8 + last, max(height // 2, min(8 + last, height - 4)))
+    end = min(8 + last, max(height // 2, height - 4))
     head = max(0, height - end - 1)
     hidden = f"... {len(lines) - head - end} lines more; make the terminal taller, or use --quiet"
     return [*lines[:head], hidden, *lines[-end:]]
