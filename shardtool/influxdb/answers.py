@@ -38,7 +38,7 @@ def version_in(header: str) -> str | None:
 
 def databases_in(body: bytes) -> frozenset[str]:
     """Return the names that GET /db lists. Raises BrokenAnswerError."""
-    return frozenset(_listed(body, lambda one: shapes.text(one.get("name"), "name")))
+    return frozenset(_listed(body, "name", lambda one: shapes.text(one["name"], "name")))
 
 
 def servers_in(body: bytes) -> tuple[ClusterServer, ...]:
@@ -56,7 +56,7 @@ def servers_in(body: bytes) -> tuple[ClusterServer, ...]:
             address=shapes.text(one.get("protobufConnectString"), "protobufConnectString"),
         )
 
-    return tuple(sorted(_listed(body, taken), key=lambda server: server.id))
+    return tuple(sorted(_listed(body, "id", taken), key=lambda server: server.id))
 
 
 def spaces_in(body: bytes) -> dict[str, tuple[Space, ...]]:
@@ -65,20 +65,25 @@ def spaces_in(body: bytes) -> dict[str, tuple[Space, ...]]:
     Raises BrokenAnswerError.
     """
     found: dict[str, list[Space]] = {}
-    for space in _listed(body, lambda one: shapes.space(one, "a shard space")):
+    for space in _listed(body, "database", lambda one: shapes.space(one, "a shard space")):
         found.setdefault(space.database, []).append(space)
     return {database: tuple(several) for database, several in found.items()}
 
 
-def _listed(body: bytes, take: Callable[[dict[str, object]], T]) -> list[T]:
+def _listed(body: bytes, key: str, take: Callable[[dict[str, object]], T]) -> list[T]:
+    """Return what `take` makes of each object in an array; each must have `key`."""
     # An array's elements are documents too, so an empty body would pass for an empty list.
     if not body.lstrip().startswith(b"["):
         raise BrokenAnswerError(f"'{body[:500].decode(errors='replace')}'")
-    try:
-        # shapes takes null for an object of zeros; here it would be something without a name.
-        return [take(shapes.mapping(one or "", "an element")) for one in documents(body)]
-    except shapes.ShapeError as error:
-        raise BrokenAnswerError(str(error)) from None
+    found = []
+    for one in documents(body):
+        if not isinstance(one, dict) or key not in one:
+            raise BrokenAnswerError(f"a list of something without {key!r}")
+        try:
+            found.append(take(one))
+        except shapes.ShapeError as error:
+            raise BrokenAnswerError(str(error)) from None
+    return found
 
 
 def _no_constant(name: str) -> float:
