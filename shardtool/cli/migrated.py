@@ -57,7 +57,7 @@ def again(args: argparse.Namespace) -> str:
 def counted(run: Run) -> str:
     """Return how many shards are marked, in words."""
     total = len(run.now.marked) + len(run.now.unmarked)
-    return f"{len(run.now.marked)} of {total} old shards marked"
+    return f"{len(run.now.marked)} of {total} old shards are marked"
 
 
 def end(

@@ -100,7 +100,7 @@ def test_a_migration_is_started_followed_to_its_end_and_told(node: Node, migrate
     assert lines[0] == "the migration has started: 4 old shards to go, pause 100us"
     assert [line[:12] for line in lines[1:5]] == [f"marked {n}" for n in reversed(SHARDS)]
     assert "100%" in lines[4]
-    assert "4 of 4 old shards marked" in lines[5]
+    assert "4 of 4 old shards are marked" in lines[5]
     assert lines[6] == "a marker proves nothing; next: shardtool verify"
     assert max(map(len, lines)) <= 80
     assert len(done.stderr.splitlines()) == NOT_READY_LINES
@@ -141,7 +141,7 @@ def test_quiet_is_a_line(node: Node, migrate: Migrate) -> None:
     with started(node.path) as server:
         done = migrate(server.url, "--wait", "--quiet")
     assert len(done.stdout.splitlines()) == 1
-    assert "4 of 4 old shards marked" in done.stdout
+    assert "4 of 4 old shards are marked" in done.stdout
 
 
 def test_without_wait_it_starts_it_and_says_how_to_follow(node: Node, migrate: Migrate) -> None:
@@ -192,7 +192,7 @@ def test_errors_of_the_log_are_shown_with_shard_and_series(node: Node, migrate: 
     shown = "error in InfluxDB's log: 00002: Writing Series data: no shard to \\x1b[2J write to"
     assert done.stdout.count(shown) == 1
     assert "\x1b" not in done.stdout + done.stderr
-    assert "5 of 5 old shards marked, 3 errors logged" in done.stdout
+    assert "5 of 5 old shards are marked, 3 errors logged" in done.stdout
     # Whoever comes later is told what was logged since that migration began, when one runs.
     assert events(node)[-1] == "migration-ended"
 
@@ -238,7 +238,7 @@ def test_a_server_that_is_killed_midway_ends_the_wait(node: Node) -> None:
         out, err = process.communicate(timeout=40)
     assert process.returncode == 1, err
     line = err.splitlines()[-1]
-    assert "expected the server to answer, found it gone; 2 of 4 old shards marked" in line
+    assert "expected the server to answer, found it gone; 2 of 4 old shards are marked" in line
     assert "marked since: 00004, 00003; not marked: 00002, 00001" in line
     assert "shardtool migrate --wait" in line
     assert "Traceback" not in out + err
@@ -252,7 +252,7 @@ def test_a_migration_in_which_nothing_moves_ends_the_wait(node: Node, migrate: M
     found = document(done)
     assert (found["ended"], found["marked"]) == ("stalled", ["00004"])
     assert found["left"] == ["00003", "00002", "00001"]
-    assert re.search(r"found nothing that did for [2-9]s; 1 of 4 old shards m", done.stderr)
+    assert re.search(r"found nothing that did for [2-9]s; 1 of 4 old shards are m", done.stderr)
 
 
 # -- interrupted --
