@@ -98,22 +98,15 @@ def _problems_there(
 def _show(plan: Plan, out: Output) -> None:
     for database, after in plan.after.items():
         out.line(out.styled(short(database, 78), "bold"))
-        rows = [
-            (f"  {_SIGNS[step.action]}", short(step.space.name), line)
-            for step in plan.steps
-            if step.space.database == database
-            for line in _details(step, out.width - 32)
-        ]
-        _lines(rows, out)
-        if any(step.space.database == database for step in plan.requests):
+        steps = [step for step in plan.steps if step.space.database == database]
+        width = max(len(short(step.space.name)) for step in steps)
+        for step in steps:
+            name = short(step.space.name).ljust(width)
+            for detail in _details(step, out.width - width - 6):
+                out.line(f"  {_SIGNS[step.action]} {name}  {detail}")
+        if any(step.action != "keep" for step in steps):
             names = ", ".join(space.name for space in after)
             out.line(f"  asked then in this order: {short(names, out.width - 29)}")
-
-
-def _lines(rows: list[tuple[str, str, str]], out: Output) -> None:
-    width = max(len(name) for _, name, _ in rows)
-    for sign, name, detail in rows:
-        out.line(f"{sign} {name:<{width}}  {detail}".rstrip())
 
 
 def _details(step: Step, most: int) -> list[str]:

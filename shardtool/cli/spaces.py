@@ -227,13 +227,13 @@ def _show(name: str, had: Had, never: Mapping[str, Shadow], out: Output) -> None
     rows = [
         (
             str(place),
-            short(space.name, 16),
+            short(space.name, 14),
             short(space.retention or "inf", 9),
             short(space.shard_duration or "7d", 8),
             f"{space.replication:,}",
             f"{space.split:,}",
             f"{len(had.shards_of(space)):,}",
-            short(space.regex, max(out.width - 62, 18)),
+            short(space.regex, max(out.width - 64, 16)),
         )
         for place, space in enumerate(had.spaces, 1)
     ]
@@ -287,9 +287,9 @@ def _explain(series: str, databases: Mapping[str, Had], out: Output) -> None:
         out.line("there are no databases")
     for name, had in databases.items():
         taker = takers[name]
-        who = "no space" if taker is None else short(taker.name)
+        who = "no space" if taker is None else short(taker.name, 16)
         known = "" if series in had.series else " (no such series yet)"
-        out.line(f"{short(name)}: {who} takes {short(series)}{known}")
+        out.line(f"{short(name, 16)}: {who} takes {short(series, 18)}{known}")
         if had.spaces:
             out.table(("", "SPACE", "ANSWER", "REGEX"), list(_reasons(series, had.spaces, out)))
         if taker is None:

@@ -192,10 +192,12 @@ class _Planning:
             for before in self._wanted[:number]:
                 is_new = before.name not in self._there or before.name in found
                 if (is_new or self._is_asked_before(before, space)) and self._shares(before, space):
-                    found[space.name] = f"it has to be asked before {before.name!r}"
+                    found[space.name] = f"it has to be asked before {_cut(before.name)}"
             for other in self._others:
                 if self._is_asked_before(other, space) and self._hides(other, space):
-                    found[space.name] = f"{other.name!r} is asked before it and takes all it takes"
+                    found[space.name] = (
+                        f"{_cut(other.name)} is asked before it and takes all it takes"
+                    )
         return found
 
     def _steps(self, space: Space) -> list[Step]:
@@ -219,12 +221,14 @@ class _Planning:
                 space, f"{self._again[space.name]}, but {has}, and made again it loses them"
             )
         if space.regex != before.regex:
-            found = f"regex {before.regex!r} can't become {space.regex!r}"
+            found = f"regex {_cut(before.regex)} can't become {_cut(space.regex)}"
             self._refuse(space, f"{found}: {has}, in which 0.8 would not look any more")
         kept, was = _kept(space), _kept(before)
         # What can't be read may be longer.
         if isinstance(kept, int) and kept != was and not (isinstance(was, int) and kept > was):
-            change = f"retention {before.retention or 'inf'} can't become {space.retention}"
+            change = (
+                f"retention {_cut(before.retention or 'inf')[1:-1]} can't become {space.retention}"
+            )
             self._refuse(space, f"{change}: {has}, which 0.8 would drop sooner")
 
     def _after(self) -> tuple[Space, ...]:
@@ -249,15 +253,16 @@ class _Planning:
         if self._trial.is_wider(space, other):
             self._refuse(
                 space,
-                f"it would be asked before {other.name!r} ({other.regex}) and take all that this "
-                "takes; put that one into the file too, so that the order can be made right",
+                f"it would be asked before {_cut(other.name)} ({_cut(other.regex)[1:-1]}) and take "
+                "all that this takes; put that one into the file too, so that the order can be "
+                "made right",
             )
             return
         sample = self._trial.common(space, other)
         if sample is not None and shards:
             self._warn(
                 space,
-                f"it takes series such as {sample!r} from {other.name!r}, which has "
+                f"it takes series such as {_cut(sample)} from {_cut(other.name)}, which has "
                 f"{_shards(shards)}: what they hold of those is not found any more",
             )
         elif sample is not None and not self._trial.is_wider(other, space):
@@ -266,12 +271,12 @@ class _Planning:
     def _warn_of_overlap(self, first: Space, then: Space, sample: str, rule: str) -> None:
         if self._trial.is_equal(first, then):
             if then.name != DEFAULT_SPACE:
-                self._warn(then, f"{first.name!r} takes all it takes: it would never be asked")
+                self._warn(then, f"{_cut(first.name)} takes all it takes: it would never be asked")
             return
         self._warn(
             first,
-            f"it takes what {then.name!r} matches too, such as {sample!r}; neither is the more "
-            f"specific, so {rule}",
+            f"it takes what {_cut(then.name)} matches too, such as {_cut(sample)}; neither is the "
+            f"more specific, so {rule}",
         )
 
     # -- words --
@@ -289,10 +294,10 @@ class _Planning:
         return self._trial.is_wider(one, other) or self._trial.is_equal(one, other)
 
     def _warn(self, space: Space, what: str) -> None:
-        self._warnings.append(f"{space.database}: {space.name}: {what}")
+        self._warnings.append(f"{_called(space)}: {what}")
 
     def _refuse(self, space: Space, what: str) -> None:
-        self._refusals.append(f"{space.database}: {space.name}: {what}")
+        self._refusals.append(f"{_called(space)}: {what}")
 
 
 def difference(step: Step) -> tuple[str, ...]:
@@ -307,7 +312,9 @@ def difference(step: Step) -> tuple[str, ...]:
         "replicationFactor": (str(old.replication), str(new.replication)),
         "split": (str(old.split), str(new.split)),
     }
-    return tuple(f"{key} {was!r} -> {now!r}" for key, (was, now) in pairs.items() if was != now)
+    return tuple(
+        f"{key} {_cut(was)} -> {_cut(now)}" for key, (was, now) in pairs.items() if was != now
+    )
 
 
 def deviations(plan: Plan, found: Mapping[str, tuple[Space, ...]]) -> tuple[str, ...]:
@@ -345,6 +352,15 @@ def _width(space: Space) -> int | str:
     """Return a shard's duration in us; what nobody can read as it is."""
     length = duration_us(space.shard_duration or "7d")
     return space.shard_duration if length is None else length
+
+
+def _cut(text: str) -> str:
+    """Return a text of a server in quotes, as a message may show it."""
+    return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+def _called(space: Space) -> str:
+    return f"{_cut(space.database)[1:-1]}: {_cut(space.name)[1:-1]}"
 
 
 def _shards(ids: Sequence[int]) -> str:
