@@ -36,7 +36,7 @@ def duration(seconds: float) -> str:
     if seconds >= 365 * 86400:
         return "over a year"
     whole = int(seconds)
-    parts = []
+    parts: list[str] = []
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         count, whole = divmod(whole, length)
         if count or parts:

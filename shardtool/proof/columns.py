@@ -104,22 +104,29 @@ class Index:
         return max(names, key=weight)
 
     def stumbles(self, name: Name) -> bool:
-        """Say whether 0.8's migrator skips the series because of a name (HAZARDS.md, 3 to 5)."""
+        """Say whether 0.8's migrator skips a column because of a name (HAZARDS.md, 3 to 5).
+
+        It takes what stands between the `~` of an index key for database, series and column
+        (0.8.3's published source, migration/leveldb_shard.go).
+        """
         awkward = "~" in name.database or not {"~", '"', "\\"}.isdisjoint(name.series)
-        return awkward or name.series_text in self._spoiled
+        return awkward or "~" in name.column or name.series_text in self._spoiled
 
     @cached_property
     def _spoiled(self) -> frozenset[str]:
-        """Series that have a column with `~` in its name, or seem to: the columns of `a~b` look
-        like columns `b~...` of a series `a`."""
+        """Series of which the migrator brings over nothing, since it finds a column that they do
+        not have: the columns of `a~b` look like a column `b` of a series `a`, and so does the
+        column `b~c` of `a` itself."""
         spoiled = set()
         lengths = set(map(len, self._series))
-        for text in self._columns.values():
+        columns = frozenset(self._columns.values())
+        for text in columns:
             # All `~` but the last: up to there it may be a series, and a `~` follows later.
             at = text.find("~")
             last = text.rfind("~")
             while (at := text.find("~", at + 1)) not in (-1, last):
-                if at in lengths and text[:at] in self._series:
+                seems = text[: text.find("~", at + 1)]
+                if at in lengths and text[:at] in self._series and seems not in columns:
                     spoiled.add(text[:at])
         return frozenset(spoiled)
 

@@ -89,6 +89,10 @@ class Pairs:
         first, self._place = self._place, self._place + count
         return self._pairs[first : self._place]
 
+    def value(self, key: bytes) -> bytes | None:
+        """Return the value under a key."""
+        return dict(self._pairs).get(key)
+
     def tables(self) -> list[tuple[bytes, int]]:
         """Return no tables."""
         return []

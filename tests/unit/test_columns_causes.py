@@ -43,6 +43,9 @@ class Reader:
     def pairs(self, start: bytes) -> Stream:
         return Stream([pair for pair in self._pairs if pair[0] >= start])
 
+    def value(self, key: bytes) -> bytes | None:
+        return dict(self._pairs).get(key)
+
     def tables(self) -> list[tuple[bytes, int]]:
         return []
 
@@ -183,6 +186,11 @@ def test_values_and_other_keys_are_no_index() -> None:
         (("db", "tilde", "c"), [("db2", "tilde~a", "c")], False),
         (("db", "s", "c"), [("db", "s", "other~c")], True),
         (("db", "s", "c"), [("db", "t", "other~c")], False),
+        # What it takes for a column is one: it brings over that twice, and `c~d` not at all.
+        (("db", "s", "c"), [("db", "s~c", "v")], False),
+        (("db", "s", "c"), [("db", "s", "c~d")], False),
+        (("db", "s", "c~d"), [("db", "s", "c")], True),
+        (("db", "s", "c"), [("db~s", "x", "v")], True),
     ],
 )
 def test_the_migrator_stumbles_over_these_names(

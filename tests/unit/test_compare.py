@@ -33,6 +33,9 @@ class FakeReader:
         self.seeks.append(start)
         return FakeStream(iter([pair for pair in self.held if pair[0] >= start]))
 
+    def value(self, key: bytes) -> bytes | None:
+        return dict(self.held).get(key)
+
     def tables(self) -> list[tuple[bytes, int]]:
         return []
 
