@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fixtures import Node
+from fixtures import Node, Row
+from fixtures.answers import Faults
+from fixtures.raft import Space
+from fixtures.server import serve
+from tests.conftest import Run
+from tests.e2e.spaces_world import PASSWORD, World
 
 
 @pytest.fixture
@@ -17,3 +25,29 @@ def proven(tmp_path: Path) -> Node:
         node.old_shard(number, points=10)
         node.migrate(number)
     return node
+
+
+@pytest.fixture
+def spaces_world(tmp_path: Path, shardtool: Run) -> Iterator[Callable[..., World]]:
+    """Serve a node with metrics and test, as 0.8's without spaces unless others are given."""
+    with ExitStack() as stack:
+
+        def make(
+            *spaces: Space, rows: tuple[Row, ...] = (), version: str = "0.8.3", **settings: Any
+        ) -> World:
+            node = Node(
+                tmp_path / "data",
+                version="0.8",
+                databases=["metrics", "test"],
+                spaces=spaces,
+                **settings,
+            )
+            if rows:
+                node.write_new(rows)
+            faults = Faults()
+            url = stack.enter_context(
+                serve(node, password=PASSWORD, faults=faults, version=version)
+            )
+            return World(node.path, shardtool, url, faults)
+
+        yield make
