@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 import time
@@ -27,6 +28,7 @@ from shardtool.upgrade.checks import findings
 from shardtool.upgrade.findings import Finding
 from shardtool.upgrade.follow import Watcher, find_log, open_log
 from shardtool.upgrade.migration import Look, begin, end_of, follow, gate
+from shardtool.upgrade.pause import Pause
 
 if TYPE_CHECKING:
     from shardtool.influxdb.api import Api
@@ -152,7 +154,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
                 "InfluxDB's log was not found, so errors that are only in it can't be shown; "
                 "name it with --log"
             )
-        _follow(args, watcher, told, out)
+        # Between two batches the migrator rests for its pause, which is no standstill.
+        _follow(args, watcher, told, out, stall=args.stall + _pause(args, layout, told))
         return end(args, layout, watcher.log, told, api.url, out)
 
 
@@ -294,8 +297,21 @@ def _tell_start(args: argparse.Namespace, told: Told, out: Output) -> None:
 # -- while it runs --
 
 
-def _follow(args: argparse.Namespace, watcher: Watcher, told: Told, out: Output) -> None:
-    """Look again and again until it has ended.
+def _pause(args: argparse.Namespace, layout: Layout, told: Told) -> float:
+    """Return the pause in seconds of the migration that runs, as far as the journal knows it."""
+    pause: Pause = args.pause
+    if told.already_running:
+        for record in Journal(layout).read().records:
+            if record["event"] == "migration-started":
+                with contextlib.suppress(ValueError):
+                    pause = Pause.of(str(record.get("pause")))
+    return pause.us / 1_000_000
+
+
+def _follow(
+    args: argparse.Namespace, watcher: Watcher, told: Told, out: Output, *, stall: float
+) -> None:
+    """Look again and again until it has ended, or nothing has moved for `stall` seconds.
 
     Raises:
         InterruptedByUserError: the migration goes on.
@@ -312,7 +328,7 @@ def _follow(args: argparse.Namespace, watcher: Watcher, told: Told, out: Output)
                 told.run = run = follow(run, watcher.look())
                 looking = time.monotonic() - before
                 pause = max(min(pause * 2, args.every), looking * _LOOKING_SHARE)
-                told.ended = end_of(run, args.stall)
+                told.ended = end_of(run, stall)
             # What the server has said last reaches its log a moment later.
             for _ in range(2):
                 time.sleep(_LAST_WORDS / 2)

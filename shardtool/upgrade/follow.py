@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from shardtool.datadir.layout import Layout
 from shardtool.datadir.marker import MARKER
 from shardtool.disk.durable import READ_DIRECTORY, READ_DIRECTORY_ITSELF, opened_quietly
 from shardtool.disk.locks import Lock, look_at_lock
-from shardtool.disk.tree import measure
+from shardtool.disk.tree import Tree, measure
 from shardtool.influxdb.serverlog import LogReader, MigrationLog
 from shardtool.upgrade.migration import Look, migrators_order
 
@@ -95,9 +96,9 @@ class Watcher:
             (marked if seen.is_marked else unmarked)[seen.name] = self._sizes[seen.name]
             if seen.is_locked:
                 locked = seen.name
-        new_bytes = self._new_bytes()
+        new = list(self._new_shards())
         up = self._is_up() if self._is_up is not None else None
-        return look_of(time.monotonic(), marked, unmarked, new_bytes, locked, self.log, up)
+        return look_of(marked, unmarked, new, locked, self.log, up)
 
     def _old_shards(self) -> Iterable[_Seen]:
         """Look at the directories of shard_db, the lowest name first."""
@@ -123,15 +124,17 @@ class Watcher:
             self._sizes.setdefault(name, 0)
             return _Seen(name, is_marked=False, is_locked=False)
 
-    def _new_bytes(self) -> int:
-        total = 0
-        try:
-            with opened_quietly(self._layout.new_shards, READ_DIRECTORY) as shards:
-                for name in os.listdir(shards):
-                    total += _allocated(name, shards)
-        except OSError:
-            return total
-        return total
+    def _new_shards(self) -> Iterator[Tree]:
+        with (
+            contextlib.suppress(OSError),
+            opened_quietly(self._layout.new_shards, READ_DIRECTORY) as shards,
+        ):
+            for name in os.listdir(shards):
+                with (
+                    contextlib.suppress(OSError),
+                    opened_quietly(name, READ_DIRECTORY_ITSELF, dir_fd=shards) as shard,
+                ):
+                    yield measure(shard)
 
 
 def _is_marked(shard: int) -> bool:
@@ -151,46 +154,49 @@ def _is_directory(name: str, directory: int) -> bool:
     return stat.S_ISDIR(entry.st_mode)
 
 
-def _allocated(name: str, directory: int) -> int:
-    try:
-        with opened_quietly(name, READ_DIRECTORY_ITSELF, dir_fd=directory) as shard:
-            return measure(shard).allocated_bytes
-    except OSError:
-        return 0
-
-
 def look_of(
-    at: float,
     marked: dict[str, int],
     unmarked: dict[str, int],
-    new_bytes: int,
+    new: Sequence[Tree],
     locked: str | None,
     log: MigrationLog,
     up: bool | None,
 ) -> Look:
-    """Return a look with what the log has said so far."""
+    """Return what is there now as a look; see Look.
+
+    Args:
+        marked: bytes of marked old shards, by name.
+        unmarked: of the others.
+        new: what is in the new shards.
+        locked: the old shard that another process has open.
+        log: what the server has said so far.
+        up: it answers.
+    """
+    newest = max((tree.last_write_ns for tree in new), default=0)
     return Look(
-        at,
-        marked,
-        unmarked,
-        new_bytes,
-        locked,
-        log.lines,
-        log.shard,
-        frozenset(log.refused),
-        tuple(log.troubles),
-        up,
+        at=time.monotonic(),
+        marked=marked,
+        unmarked=unmarked,
+        new_bytes=sum(tree.allocated_bytes for tree in new),
+        new_state=(sum(tree.apparent_bytes for tree in new), newest),
+        locked=locked,
+        log_lines=log.lines,
+        logged=log.shard,
+        refused=frozenset(log.refused),
+        troubles=tuple(log.troubles),
+        up=up,
     )
 
 
 def look_in(inventory: Inventory, log: MigrationLog) -> Look:
     """Given a whole inventory, as `status` takes it, return the look that is in it."""
     old = [shard for shard in inventory.old or () if shard.kind == "directory"]
+    sizes = {shard.name: shard.tree.apparent_bytes for shard in old}
+    marked = {shard.name for shard in old if shard.marker.present}
     return look_of(
-        time.monotonic(),
-        {shard.name: shard.tree.apparent_bytes for shard in old if shard.marker.present},
-        {shard.name: shard.tree.apparent_bytes for shard in old if not shard.marker.present},
-        sum(shard.tree.allocated_bytes for shard in inventory.new or ()),
+        {name: size for name, size in sizes.items() if name in marked},
+        {name: size for name, size in sizes.items() if name not in marked},
+        [shard.tree for shard in inventory.new or ()],
         next((shard.name for shard in old if shard.lock.state is Lock.HELD), None),
         log,
         None,

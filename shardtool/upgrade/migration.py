@@ -60,6 +60,8 @@ class Look:
         marked: the directories of shard_db that have a marker, with their bytes.
         unmarked: the others that the migrator can see, with their bytes.
         new_bytes: what the new shards take on disk.
+        new_state: lengths and newest time of their files together. It changes when little is
+            written too, or into blocks that were there already (RocksDB preallocates).
         locked: the old shard that another process has open; None where none is, or it can't be
             seen.
         log_lines: how many lines of the migrator the log has brought so far.
@@ -73,6 +75,7 @@ class Look:
     marked: Mapping[str, int] = field(default_factory=dict)
     unmarked: Mapping[str, int] = field(default_factory=dict)
     new_bytes: int = 0
+    new_state: tuple[int, int] = (0, 0)
     locked: str | None = None
     log_lines: int = 0
     logged: str = ""
@@ -183,7 +186,8 @@ def follow(run: Run, look: Look) -> Run:
 def _has_moved(before: Look, look: Look, locks_seen: bool) -> bool:
     # Clients may write meanwhile: where locks are to be seen, growth is the migrator's only
     # while it has a shard open.
-    grows = look.new_bytes != before.new_bytes and (look.locked is not None or not locks_seen)
+    is_open = look.locked is not None or not locks_seen
+    grows = is_open and look.new_state != before.new_state
     opened = look.locked is not None and look.locked != before.locked
     return grows or opened or look.log_lines != before.log_lines
 

@@ -255,6 +255,12 @@ def test_a_migration_in_which_nothing_moves_ends_the_wait(node: Node, migrate: M
     assert re.search(r"found nothing that did for [2-9]s; 1 of 4 old shards are m", done.stderr)
 
 
+def test_the_migrators_own_pause_is_no_standstill(node: Node, migrate: Migrate) -> None:
+    with started(node.path, "--points-per-pause", "5") as server:
+        done = migrate(server.url, "--wait", "--stall", "1s", "--pause", "2s")
+    assert done.returncode == 0, done.stderr
+
+
 # -- interrupted --
 
 
@@ -328,6 +334,17 @@ def test_0_7_gets_one_clear_line(node: Node, migrate: Migrate) -> None:
     assert len(done.stderr.splitlines()) == 1
     assert "expected a directory that 0.8 has been started on" in done.stderr
     assert events(node) == []
+
+
+def test_in_a_cluster_the_other_servers_are_named(migrate: Migrate, tmp_path: Path) -> None:
+    node = Node(tmp_path / "one", version="0.8", servers=2)
+    node.old_shard(1, points=4)
+    with started(node.path) as server:
+        words = ("--data", str(node.path), "--override", "no-snapshot")
+        done = migrate(server.url, *words, ready=False)
+    assert done.returncode == 0, done.stderr
+    assert "cluster: 2 servers" in done.stderr
+    assert "migrate and verify on every one of them" in done.stderr
 
 
 def test_a_wrong_password_is_one_line_without_it(node: Node, migrate: Migrate) -> None:

@@ -12,6 +12,7 @@ import pytest
 from fixtures import Node
 from shardtool.datadir.inventory import take_inventory
 from shardtool.datadir.layout import Layout, find_layout
+from shardtool.errors import ShardtoolError
 from shardtool.influxdb.serverlog import MigrationLog
 from shardtool.upgrade.follow import Watcher, find_log, look_in, open_log
 from tests.conftest import Hold, Listing, Unprivileged
@@ -88,6 +89,14 @@ def test_the_new_side_grows(node: Node) -> None:
     assert looking.look().new_bytes > before
 
 
+def test_a_few_bytes_more_in_a_new_shard_are_a_change_too(node: Node) -> None:
+    looking = watcher(node)
+    before = looking.look()
+    with (node.shard_db_v2 / "00001" / "type").open("ab") as file:
+        file.write(b" ")
+    assert looking.look().new_state != before.new_state
+
+
 def test_status_sees_the_same_in_its_inventory(node: Node) -> None:
     light = watcher(node).look()
     whole = look_in(take_inventory(layout_of(node)), MigrationLog(None))
@@ -129,6 +138,16 @@ def test_where_no_log_is_none_is_followed(node: Node) -> None:
     os.mkfifo(node.path / "influxdb.log")
     assert find_log(layout_of(node)) is None
     assert open_log(None, of_last_migration=True).reader is None
+
+
+def test_a_log_that_may_not_be_read_is_refused_in_a_line(
+    public_path: Path, unprivileged: Unprivileged
+) -> None:
+    log = public_path / "influxdb.log"
+    log.write_bytes(b"")
+    log.chmod(0o600)
+    with pytest.raises(ShardtoolError, match="expected InfluxDB's log, found: Permission denied"):
+        unprivileged(lambda: open_log(log, of_last_migration=False))
 
 
 def set_log(node: Node, name: str) -> None:

@@ -16,12 +16,13 @@ def large(count: int = 999) -> Run:
     """A run of many large shards, with a third of them done in a day."""
     names = [f"{number:05d}" for number in range(1, count + 1)]
     done = count // 3
-    first = Look(0.0, {}, dict.fromkeys(names, TERA), TERA, names[-1])
+    first = Look(0.0, {}, dict.fromkeys(names, TERA), TERA, locked=names[-1])
     marked = dict.fromkeys(names[-done:], TERA)
     rest = dict.fromkeys(names[:-done], TERA)
     troubles = (Trouble(names[-1], "x", "y" * 500), Trouble("", "", "Writing\x1b[2J"))
     return follow(
-        begin(first), Look(86_400.0, marked, rest, 9 * TERA, names[-done - 1], troubles=troubles)
+        begin(first),
+        Look(86_400.0, marked, rest, 9 * TERA, locked=names[-done - 1], troubles=troubles),
     )
 
 
@@ -43,7 +44,7 @@ def test_what_would_take_a_century_is_not_told() -> None:
 def test_nothing_hostile_reaches_the_terminal() -> None:
     sizes = {"\x1b[31m": 1, "\udcff": 1}
     trouble = Trouble("\x1b[31m", "\x07", "Problem migrating series \x07\n")
-    run = begin(Look(0.0, {}, sizes, 0, "\x1b[31m", troubles=(trouble,)))
+    run = begin(Look(0.0, {}, sizes, locked="\x1b[31m", troubles=(trouble,)))
     assert all(line.isprintable() for line in lines_of(run))
     assert trouble_line(trouble) == r"\x1b[31m: Problem migrating series \x07\x0a"
 
