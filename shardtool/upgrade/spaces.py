@@ -10,10 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from shardtool.influxdb.model import Catalogue, Space
-from shardtool.influxdb.spaces import DEFAULT_SPACE, duration_us, problems
+from shardtool.influxdb.spaces import DEFAULT_SPACE, duration_us
 from shardtool.upgrade.spaces_order import Trial, ordered, overlaps
-
-__all__ = ["Had", "Plan", "Step", "had_by", "like_07", "plan_spaces", "problems", "same_meaning"]
 
 
 def like_07(database: str) -> tuple[Space, Space]:

@@ -160,7 +160,7 @@ def _space(entry: object, database: str | None) -> tuple[Space | None, list[str]
     """Return a space, None where its parts are not of the right kinds; and what is wrong so far."""
     if not isinstance(entry, dict):
         return None, ["expected a space with name, regex, retentionPolicy and shardDuration"]
-    usual = {"replicationFactor": 1, "split": 1}
+    usual: dict[str, Any] = {"replicationFactor": 1, "split": 1}
     parts = usual | ({} if database is None else {"database": database}) | entry
     wrong = [f"{key[:40]!r} means nothing in a space" for key in entry if key not in _KINDS]
     unsound = []
