@@ -136,7 +136,7 @@ class LogReader:
             raise ShardtoolError(
                 f"{self.path}: expected InfluxDB's log, found no regular file; name it with --log"
             )
-        self._file, self._at, self._tail = file, 0, b""
+        self._file, self._at, self._tail, self._line = file, 0, b"", b""
         return file
 
     def _go_to(self, offset: int) -> None:
@@ -279,7 +279,9 @@ class MigrationLog:
             # migrator's other lines with this word do.
             self.shard = words[1]
         elif entry.text == "Starting Migration":
+            # Whoever starts another has perhaps put right what was wrong.
             self.shard = ""
+            self.refused.clear()
 
     def _take_error(self, text: str) -> None:
         if text.startswith(_MARKING):

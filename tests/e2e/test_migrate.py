@@ -19,7 +19,7 @@ from fixtures import Node
 from fixtures.influxd import started
 from shardtool.datadir.layout import find_layout
 from shardtool.journal import Journal
-from tests.conftest import COMMAND, REPOSITORY, Run
+from tests.conftest import COMMAND, REPOSITORY, Listing, Run
 from tests.e2e.proof_world import document
 from tests.e2e.test_terminal import Terminal
 
@@ -292,8 +292,11 @@ def test_killed_it_leaves_the_migration_as_it_is_and_a_rerun_follows_it(
 # -- what does not begin --
 
 
-def test_a_blocker_refuses_and_nothing_is_sent(node: Node, migrate: Migrate) -> None:
+def test_a_blocker_refuses_and_nothing_is_sent(
+    node: Node, migrate: Migrate, listing: Callable[[Path], Listing]
+) -> None:
     with started(node.path) as server:
+        before = listing(node.path)
         done = migrate(server.url, "--wait", "--json", ready=False)
         assert done.returncode == 3
         refused = {one["id"] for one in document(done)["refused"]}
@@ -303,6 +306,7 @@ def test_a_blocker_refuses_and_nothing_is_sent(node: Node, migrate: Migrate) -> 
         assert one.returncode == 3
         assert "overridden: no-spaces" in one.stderr
         assert "blocker: no-snapshot" in one.stderr
+        assert listing(node.path) == before
     assert (marked(node), events(node)) == ([], [])
 
 

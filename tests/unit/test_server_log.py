@@ -93,6 +93,15 @@ def test_a_log_that_was_rotated_is_read_to_its_end_and_then_the_new_one(log: Pat
     assert texts(reader) == ["last of the old", "first of the new"]
 
 
+def test_a_line_that_rotation_has_cut_does_not_run_into_the_new_log(log: Path) -> None:
+    reader = LogReader(log)
+    append(log, line("cut")[:-1])
+    assert texts(reader) == []
+    log.rename(log.with_name("influxdb.log.1"))
+    log.write_bytes(line("first of the new"))
+    assert texts(reader) == ["first of the new"]
+
+
 def test_a_log_that_is_gone_for_a_while_is_read_when_it_is_back(log: Path) -> None:
     reader = LogReader(log)
     log.unlink()
@@ -231,6 +240,15 @@ def test_a_shard_that_could_not_be_opened_or_marked_is_known() -> None:
         line("Problem writing migration marker for shard 00007: no space", level="EROR"),
     )
     assert log.refused == {"00007", "00008"}
+
+
+def test_a_migration_that_is_started_again_may_get_where_the_last_one_did_not() -> None:
+    log = said(
+        line("Migrating 00008"),
+        line("Migration error getting shard: IO error", level="EROR"),
+        START,
+    )
+    assert (log.refused, log.shard, len(log.troubles)) == (set(), "", 1)
 
 
 def test_a_flood_of_errors_is_counted_and_not_kept() -> None:
