@@ -12,8 +12,10 @@ import pytest
 from fixtures import Node
 from shardtool.datadir.inventory import take_inventory
 from shardtool.datadir.layout import Layout, find_layout
+from shardtool.disk.locks import Lock, LockState
 from shardtool.errors import ShardtoolError
 from shardtool.influxdb.serverlog import MigrationLog
+from shardtool.upgrade import follow
 from shardtool.upgrade.follow import Watcher, find_log, look_in, open_log
 from tests.conftest import Hold, Listing, Unprivileged
 
@@ -80,6 +82,22 @@ def test_a_directory_that_may_not_be_looked_into_is_still_to_be_migrated(
         path.chmod(0o755)
     (node.shard_db / "00001").chmod(0o700)
     assert unprivileged(lambda: dict(watcher(node).look().unmarked)) == {"00001": 0}
+
+
+def test_lower_names_are_looked_at_first_so_that_what_is_just_marked_is_not_behind(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The migrator comes from above: what was seen of a lower shard must be older."""
+    listdir, order = os.listdir, list[int]()
+
+    def look(name: str, *, dir_fd: int) -> LockState:
+        order.append(os.fstat(dir_fd).st_ino)
+        return LockState(Lock.FREE)
+
+    monkeypatch.setattr(os, "listdir", lambda path: sorted(listdir(path), reverse=True))
+    monkeypatch.setattr(follow, "look_at_lock", look)
+    watcher(node).look()
+    assert order == [(node.shard_db / f"{n:05d}").stat().st_ino for n in (1, 2, 3)]
 
 
 def test_the_new_side_grows(node: Node) -> None:

@@ -120,10 +120,14 @@ def test_before_the_first_marker_nobody_knows_how_long_it_takes() -> None:
 
 
 def test_100_percent_is_said_only_when_all_are_marked() -> None:
-    sizes = {**SIZES, "00003": 10**9}
+    sizes = {**SIZES, "00003": 10**18}  # as a float, 100 percent already
     assert progress(begin(look(0, "3", sizes=sizes))).percent < 100
     assert progress(begin(look(0, "321", sizes=sizes))).percent == 100
     assert progress(begin(Look(0.0))).percent == 100
+
+
+def test_empty_directories_count_one_as_much_as_another() -> None:
+    assert int(progress(begin(look(0, "3", sizes=dict.fromkeys(SIZES, 0)))).percent) == 33
 
 
 def test_a_shard_that_is_pruned_meanwhile_stays_done() -> None:
@@ -162,6 +166,20 @@ def test_a_shard_above_one_that_was_marked_since_is_passed_over() -> None:
 def test_a_shard_above_one_that_is_open_is_passed_over() -> None:
     assert run_of(look(0), look(1, locked="2")).passed_over == ("00003",)
     assert begin(look(0, locked="2")).passed_over == ("00003",)
+
+
+def test_of_several_that_were_marked_at_once_the_lowest_is_where_the_migrator_is() -> None:
+    assert run_of(look(0), look(1, "31")).passed_over == ("00002",)
+
+
+def test_a_shard_that_was_left_unmarked_in_the_middle_is_left_and_not_passed_over() -> None:
+    run = run_of(look(0), look(1, "3", "2"), look(2, "3"))
+    assert (run.passed_over, run.left) == ((), ("00002", "00001"))
+
+
+def test_while_the_last_one_is_still_being_closed_it_is_not_over() -> None:
+    run = run_of(look(0), *(look(float(at), "21", "1") for at in range(1, 5)))
+    assert (run.passed_over, end_of(run, 60)) == (("00003",), None)
 
 
 def test_a_shard_that_the_log_says_could_not_be_opened_is_passed_over() -> None:

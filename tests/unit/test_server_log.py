@@ -164,6 +164,15 @@ def test_the_beginning_is_found_far_back(log: Path) -> None:
     assert texts(LogReader(log, of_last_migration=True))[0] == "Starting Migration"
 
 
+@pytest.mark.parametrize("cut", range(0, len(START) + 1, 7))
+def test_the_beginning_is_found_across_the_border_of_two_pieces(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "log"
+    rest = line("x" * 200_000) + line("y" * 100_000)
+    path.write_bytes(line("before") + START + rest[: (1 << 18) - cut])
+    reader = LogReader(path, of_last_migration=True)
+    assert next(reader.poll()).text == "Starting Migration"
+
+
 def test_where_no_migration_began_all_of_it_is_read(log: Path) -> None:
     assert texts(LogReader(log, of_last_migration=True)) == ["before"]
 
