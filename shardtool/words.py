@@ -20,7 +20,8 @@ def plural(count: int, noun: str, nouns: str = "") -> str:
 
 
 def size(count: int) -> str:
-    """Return a number of bytes as du -h writes it."""
+    """Return a number of bytes as du -h writes it: '44.9K', '1.2G' (powers of 1024)."""
+    # Imported on first use: its import takes as long as a status of a small directory.
     from humanize import naturalsize
 
     return naturalsize(count, gnu=True)

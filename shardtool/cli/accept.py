@@ -11,7 +11,7 @@ from typing import Any
 from shardtool.cli import exits
 from shardtool.cli.api import add_api
 from shardtool.cli.options import named_shards
-from shardtool.cli.output import Output, plural, safe
+from shardtool.cli.output import Output, safe
 from shardtool.cli.proving import API, ask_again, prove_into
 from shardtool.cli.verify import show_losses
 from shardtool.datadir.inventory import take_inventory
@@ -22,6 +22,7 @@ from shardtool.errors import ShardtoolError, UsageError
 from shardtool.journal import Journal
 from shardtool.proof.evidence import Proofs, held, is_readable
 from shardtool.proof.prove import Finding
+from shardtool.words import plural
 
 DESCRIPTION = """\
 Records that you know which values a shard loses and that it may go all the

@@ -11,13 +11,14 @@ from typing import Any
 from shardtool.cli import exits
 from shardtool.cli.api import add_api, opened_api
 from shardtool.cli.examining import add_examination, look_at
-from shardtool.cli.output import Output, plural, safe, short
+from shardtool.cli.output import Output, safe, short
 from shardtool.cli.standing import Standing, standing
 from shardtool.datadir.layout import find_layout
 from shardtool.upgrade.checks import findings
 from shardtool.upgrade.facts import Facts
 from shardtool.upgrade.findings import LEVELS, Finding
 from shardtool.upgrade.foresight import Skipped
+from shardtool.words import plural
 
 DESCRIPTION = """\
 Says what stands in the way of the next step: the upgrade of an 0.7 directory,

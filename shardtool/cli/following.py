@@ -8,10 +8,10 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from shardtool.cli.output import Output, safe, short, size
+from shardtool.cli.output import Output, safe, short
 from shardtool.influxdb.serverlog import Trouble
 from shardtool.upgrade.migration import Progress, Run, progress
-from shardtool.words import duration, names
+from shardtool.words import duration, names, size
 
 if TYPE_CHECKING:
     from rich.console import Console

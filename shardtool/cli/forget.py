@@ -7,7 +7,7 @@ import time
 
 from shardtool.cli import exits
 from shardtool.cli.options import amount, count_of, seconds_of
-from shardtool.cli.output import Output, plural, safe, size
+from shardtool.cli.output import Output, safe
 from shardtool.cli.snapshots import add_store, meter, node_of, store_of
 from shardtool.datadir.layout import Layout
 from shardtool.disk.locks import exclusive
@@ -17,6 +17,7 @@ from shardtool.snapshots.forget import Forgotten, forget
 from shardtool.snapshots.retention import Plan, Rules, plan_forget
 from shardtool.snapshots.store import Listing, list_store, opened_store, remove_leftovers
 from shardtool.snapshots.verify import verify
+from shardtool.words import plural, size
 
 DESCRIPTION = """\
 Removes the snapshots that no rule keeps. Before anything goes, a snapshot that

@@ -7,9 +7,10 @@ import os
 from typing import Any
 
 from shardtool.cli import exits
-from shardtool.cli.output import Output, plural, safe, size
+from shardtool.cli.output import Output, safe
 from shardtool.datadir.layout import find_layout
 from shardtool.journal import History, Journal
+from shardtool.words import plural, size
 
 DESCRIPTION = """\
 Shows the journal of a data directory: each deletion, restore and forget, with

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from shardtool.cli import exits
 from shardtool.cli.api import opened_api
 from shardtool.cli.options import confirmed
-from shardtool.cli.output import Output, plural, safe, short
+from shardtool.cli.output import Output, safe, short
 from shardtool.datadir.layout import Layout
 from shardtool.errors import ShardtoolError
 from shardtool.influxdb.catalogue import Catalogue, from_configuration
@@ -26,6 +26,7 @@ from shardtool.upgrade.spaces import (
     space_document,
 )
 from shardtool.upgrade.spaces_file import SpacesFile
+from shardtool.words import plural
 
 if TYPE_CHECKING:
     from shardtool.influxdb.api import Api

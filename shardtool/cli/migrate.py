@@ -16,7 +16,7 @@ from shardtool.cli.examining import add_examination, look_at
 from shardtool.cli.following import Screen
 from shardtool.cli.migrated import Told, again, counted, document, end, options
 from shardtool.cli.options import interval_of, seconds_of
-from shardtool.cli.output import Output, plural
+from shardtool.cli.output import Output
 from shardtool.cli.standing import Standing, standing
 from shardtool.datadir.inventory import OldShard
 from shardtool.datadir.layout import Layout, find_layout
@@ -29,6 +29,7 @@ from shardtool.upgrade.findings import Finding
 from shardtool.upgrade.follow import Watcher, find_log, open_log
 from shardtool.upgrade.migration import Look, begin, end_of, follow, gate
 from shardtool.upgrade.pause import Pause
+from shardtool.words import plural
 
 if TYPE_CHECKING:
     from shardtool.influxdb.api import Api

@@ -10,14 +10,14 @@ from typing import Any
 
 from shardtool.cli import exits
 from shardtool.cli.following import trouble_line
-from shardtool.cli.output import Output, plural, safe, short
+from shardtool.cli.output import Output, safe, short
 from shardtool.datadir.layout import Layout
 from shardtool.errors import ShardtoolError
 from shardtool.influxdb.serverlog import MigrationLog
 from shardtool.journal import Journal
 from shardtool.upgrade.findings import Finding
 from shardtool.upgrade.migration import Run
-from shardtool.words import duration, names
+from shardtool.words import duration, names, plural
 
 
 @dataclass

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterable
 from decimal import Decimal
 
-from shardtool.cli.output import Output, plural, size
+from shardtool.cli.output import Output
 from shardtool.datadir.layout import Layout
 from shardtool.errors import ShardtoolError, UsageError
+from shardtool.words import plural, size
 
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,9})?)\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
 _PART = re.compile(r"(\d{1,30})([wdhms])", re.ASCII)

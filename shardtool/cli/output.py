@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from shardtool.words import plural
+
 _STYLES = {"bad": "31", "good": "32", "wait": "33", "bold": "1"}
 
 
@@ -37,14 +39,6 @@ def _escaped(character: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def size(count: int) -> str:
-    """Return a number of bytes as du -h writes it: '44.9K', '1.2G' (powers of 1024)."""
-    # Imported on first use: its import takes as long as a status of a small directory.
-    from humanize import naturalsize
-
-    return naturalsize(count, gnu=True)
-
-
 def moment(ns: int | None) -> str:
     """Return a time in ns since the epoch as '2026-11-24 16:19:57' UTC, or '-'."""
     return "-" if not ns else _utc(ns).strftime("%Y-%m-%d %H:%M:%S")
@@ -63,11 +57,6 @@ def _utc(ns: int) -> datetime:
     except (OverflowError, ValueError, OSError):
         # A hostile mtime beyond year 9999 or before year 1: the nearest that can be written.
         return (datetime.max if ns > 0 else datetime.min).replace(tzinfo=UTC)
-
-
-def plural(count: int, noun: str, nouns: str = "") -> str:
-    """Return '1 shard', '3 shards', '1,000 files'; `nouns` where an s does not do."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {nouns or noun + 's'}"
 
 
 def unseen(processes: int) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from shardtool.cli.api import login_of
-from shardtool.cli.output import Output, plural
+from shardtool.cli.output import Output
 from shardtool.cli.progress import Progress
 from shardtool.datadir.inventory import Inventory, OldShard
 from shardtool.datadir.layout import Layout
@@ -20,6 +20,7 @@ from shardtool.proof.evidence import Proofs, local_shards, prove_shards
 from shardtool.proof.receipts import Receipts
 from shardtool.proof.run import Setting
 from shardtool.proof.source import catalogue_of
+from shardtool.words import plural
 
 API = (
     "a server of the running cluster, such as http://localhost:8086: takes what raft knows from "

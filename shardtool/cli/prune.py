@@ -19,7 +19,7 @@ from shardtool.cli.options import (
     named_shards,
     seconds_of,
 )
-from shardtool.cli.output import Output, iso, moment, plural, safe, short, size, unseen
+from shardtool.cli.output import Output, iso, moment, safe, short, unseen
 from shardtool.cli.progress import Progress
 from shardtool.cli.proving import API, ask_again, prove_into
 from shardtool.datadir.inventory import OldShard, take_inventory
@@ -33,6 +33,7 @@ from shardtool.prune.execute import Outcome, execute
 from shardtool.prune.plan import Plan, make_plan
 from shardtool.prune.policy import BY_WISH, Policy, decide
 from shardtool.prune.trash import Leftover, leftovers, trash_of
+from shardtool.words import plural, size
 
 DESCRIPTION = """\
 Deletes the old shards whose every value is in the new storage, and keeps the

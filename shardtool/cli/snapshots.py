@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shardtool.cli import exits
 from shardtool.cli.options import amount
-from shardtool.cli.output import Output, plural, safe, size
+from shardtool.cli.output import Output, safe
 from shardtool.cli.progress import Progress
 from shardtool.datadir.layout import PACKAGED_DATA, Layout, find_layout
 from shardtool.disk.copy import Meter
@@ -23,6 +23,7 @@ from shardtool.snapshots.store import (
     opened_store,
 )
 from shardtool.snapshots.verify import Verification, verify
+from shardtool.words import plural, size
 
 STORE_VARIABLE = "SHARDTOOL_SNAPSHOTS"
 

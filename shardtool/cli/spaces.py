@@ -13,7 +13,7 @@ from shardtool.cli import exits
 from shardtool.cli.api import add_api, opened_api
 from shardtool.cli.making_spaces import apply
 from shardtool.cli.options import add_yes
-from shardtool.cli.output import Output, plural, short
+from shardtool.cli.output import Output, short
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.errors import ShardtoolError, UsageError, reason_of
 from shardtool.influxdb.catalogue import Catalogue, from_configuration, read_catalogue
@@ -22,6 +22,7 @@ from shardtool.influxdb.spaces import space_of, takes
 from shardtool.upgrade.spaces import Had, had_by, like_07, space_document
 from shardtool.upgrade.spaces_file import MOST_BYTES, SpacesFile, read_spaces
 from shardtool.upgrade.spaces_order import Shadow, shadows
+from shardtool.words import plural
 
 DESCRIPTION = """\
 Shard spaces say which series go into shards of which length, and how long they

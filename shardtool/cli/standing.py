@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shardtool.cli.output import plural
 from shardtool.datadir.inventory import Inventory, take_inventory
 from shardtool.datadir.layout import Layout
 from shardtool.datadir.verdict import Evidence, Judged, judge_all
@@ -15,6 +14,7 @@ from shardtool.errors import ShardtoolError, reason_of
 from shardtool.journal import History, Journal
 from shardtool.prune.trash import Leftover, leftovers, trash_of
 from shardtool.upgrade.stage import Stage, find_stage
+from shardtool.words import plural
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import Any
 
 from shardtool.cli import exits
 from shardtool.cli.options import interval_of
-from shardtool.cli.output import Output, iso, moment, plural, safe, short, size, table_lines, unseen
+from shardtool.cli.output import Output, iso, moment, safe, short, table_lines, unseen
 from shardtool.cli.standing import Standing, standing
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.datadir.verdict import Judged, reclaimable_together
+from shardtool.words import plural, size
 
 DESCRIPTION = """\
 Shows every old and new shard, what is wrong with it, what could be reclaimed,

@@ -13,7 +13,7 @@ from typing import Any
 from shardtool.cli import exits
 from shardtool.cli.api import add_api
 from shardtool.cli.options import add_shards, named_shards
-from shardtool.cli.output import Output, plural, safe, short, table_lines, unseen
+from shardtool.cli.output import Output, safe, short, table_lines, unseen
 from shardtool.cli.proving import API, ask_again, prove_into
 from shardtool.datadir.inventory import Inventory, OldShard, take_inventory
 from shardtool.datadir.layout import Layout, find_layout
@@ -25,6 +25,7 @@ from shardtool.proof.causes import CAUSES
 from shardtool.proof.evidence import Proofs, accepted_in, held, is_readable
 from shardtool.proof.listing import iso_us
 from shardtool.proof.prove import Loss
+from shardtool.words import plural
 
 DESCRIPTION = """\
 Reads each value of the old shards and looks for it in the new ones, byte for

@@ -53,7 +53,7 @@ def newest_snapshot(layout: Layout, store: Path, meter: Meter) -> Newest:
             metadata = found.metadata
             if metadata is not None and metadata.sources.get("raft") != str(sources["raft"]):
                 continue  # of another node, that keeps its snapshots here too
-            problem = f"{found.problems[0].path}: {found.problems[0].what}" if found.problems else ""
+            problem = "".join(f"{one.path}: {one.what}" for one in found.problems[:1])
             entries = metadata.entries if metadata is not None else ()
             changed = () if problem else _changed(entries, sources)
             live = metadata is not None and metadata.live

@@ -10,16 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardtool.cli.output import (
-    Output,
-    iso,
-    moment,
-    plural,
-    safe,
-    size,
-    table_lines,
-    unseen,
-)
+from shardtool.cli.output import Output, iso, moment, safe, table_lines, unseen
+from shardtool.words import plural, size
 
 NAMES = st.one_of(
     st.text(st.characters(codec=None, exclude_categories=())),
