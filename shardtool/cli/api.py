@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from shardtool.datadir.config import setting
 from shardtool.datadir.layout import Layout
 from shardtool.errors import UsageError
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from shardtool.influxdb.credentials import Credentials
 
 _USUAL_PORT = 8086
-_MOST_CONFIG_BYTES = 1 << 20
 
 
 class Login(NamedTuple):
@@ -81,15 +81,5 @@ def opened_api(args: argparse.Namespace, layout: Layout | None, *, default: bool
 
 def _port_of(layout: Layout | None) -> int:
     """Return the port that the node's config.toml gives the API ([api] port), or the usual one."""
-    import tomllib
-
-    if layout is None or layout.config is None:
-        return _USUAL_PORT
-    try:
-        with layout.config.open("rb") as file:
-            content = tomllib.loads(file.read(_MOST_CONFIG_BYTES).decode())
-    except (OSError, ValueError, RecursionError):
-        return _USUAL_PORT  # whatever is wrong with it, the URL is in every message
-    api = content.get("api")
-    port = api.get("port") if isinstance(api, dict) else None
+    port = None if layout is None else setting(layout.config, "api", "port")
     return port if type(port) is int and 0 < port < 65_536 else _USUAL_PORT

@@ -17,7 +17,8 @@ exit codes:
   1    it failed
   2    wrong usage
   3    done, but something is not as it should be: values are missing, a marked
-       shard was kept, a shard is suspect or unreadable, a snapshot is damaged
+       shard was kept, a shard is suspect or unreadable, a snapshot is damaged,
+       a blocker is left, InfluxDB logged errors while it migrated
   4    busy: another shardtool or a running server is in the way
   130  interrupted"""
 
