@@ -14,14 +14,14 @@ from shardtool.cli.proving import Reading
 from shardtool.cli.snapshots import add_store, meter, store_of
 from shardtool.cli.standing import Standing
 from shardtool.datadir.layout import Layout
-from shardtool.datadir.server import find_server
+from shardtool.datadir.server import Search, answers_at, find_server
 from shardtool.datadir.verdict import Judged
 from shardtool.errors import ShardtoolError
 from shardtool.influxdb.api import Api
 from shardtool.influxdb.catalogue import read_catalogue
 from shardtool.influxdb.errors import CatalogueError
 from shardtool.influxdb.model import Catalogue
-from shardtool.influxdb.raft import snapshot_files
+from shardtool.influxdb.raft import entries, own_name, snapshot_files
 from shardtool.influxdb.wal import WalError, log_files
 from shardtool.proof.children import Children, Died
 from shardtool.proof.evidence import is_readable
@@ -72,26 +72,30 @@ def look_at(args: argparse.Namespace, node: Standing, out: Output, api: Api | No
     Raises:
         ShardtoolError: the server can't be asked, or there is no room for links.
     """
-    asked = None if api is None else _ask(api)  # first: a wrong password is told at once
     layout, inventory = node.layout, node.inventory
+    search = find_server(layout)
+    # Before all that takes its time: a wrong password is told at once.
+    asked = None if api is None else _ask(api, search)
     catalogue, problem = _raft(layout)
     todo = [judged for judged in node.old if is_todo(judged)]
-    search = find_server(layout)
     snapshot, snapshot_problem = _snapshot(args, layout, out)
     seen, wal = None, None
     if not args.no_read:
         seen = _read_ahead(todo, layout, catalogue, out)
-        wal = _compare(node, out)
+        wal = _compare(node, catalogue, snapshot, out)
     return Facts(
         old=node.old,
         is_08=inventory.new is not None,
         raft=catalogue,
         raft_problem=problem,
-        raft_snapshot_of_07=inventory.new is None and _has_raft_snapshot(layout),
+        own_name=_own_name(layout),
+        raft_snapshot=inventory.new is None and _has_raft_snapshot(layout),
+        raft_of_07_since=_raft_of_07_since(layout, snapshot),
         search=search,
         snapshot=snapshot,
         snapshot_problem=snapshot_problem,
         half_restored=os.path.lexists(layout.pending_restore),
+        is_read=not args.no_read,
         foresight=seen,
         wal=wal,
         room=room_for(
@@ -106,10 +110,37 @@ def look_at(args: argparse.Namespace, node: Standing, out: Output, api: Api | No
     )
 
 
-def _ask(api: Api) -> Asked:
+def _ask(api: Api, search: Search) -> Asked:
     version = api.server_version()
+    # Whatever else it is gets no password.
+    if not version.startswith(("0.7.", "0.8.")):
+        return Asked(api.url, version, {}, ())
     spaces = api.spaces() if version.startswith("0.8.") else {}
-    return Asked(api.url, version, spaces, api.servers())
+    pid = search.server.pid if search.server else None
+    return Asked(api.url, version, spaces, api.servers(), answers_at(api.url, pid))
+
+
+def _own_name(layout: Layout) -> str | None:
+    try:
+        return own_name(layout.raft)
+    except CatalogueError:
+        return None  # that raft can't be read is told already
+
+
+def _raft_of_07_since(layout: Layout, snapshot: Newest | None) -> int:
+    """Return how many commands in raft's log are 0.7's and not in the newest snapshot.
+
+    What is plainly 0.7's: its shards, which name no space.
+    """
+    if snapshot is None or snapshot.raft_bytes is None:
+        return 0
+    try:
+        later = [e for e in entries(layout.raft) if e.offset >= snapshot.raft_bytes]
+    except CatalogueError:
+        return 0
+    return sum(
+        e.name == "create_shards" and b'"SpaceName"' not in (e.command or b"") for e in later
+    )
 
 
 def _raft(layout: Layout) -> tuple[Catalogue | None, str]:
@@ -157,7 +188,9 @@ def _read_ahead(
     return foresight(outcomes())
 
 
-def _compare(node: Standing, out: Output) -> WalOnly:
+def _compare(
+    node: Standing, catalogue: Catalogue | None, snapshot: Newest | None, out: Output
+) -> WalOnly:
     layout, records = node.layout, node.history.records
     settled = (r.get("shard") for r in records if r["event"] in ("deleted", "finished"))
     shards = Shards(
@@ -166,6 +199,9 @@ def _compare(node: Standing, out: Output) -> WalOnly:
         layout.new_shards,
         {shard.name: shard.engine for shard in node.inventory.new or ()},
         frozenset(str(shard) for shard in settled),
+        {} if catalogue is None else catalogue.old_shards,
+        None if catalogue is None else catalogue.own_server,
+        snapshot.logs if snapshot is not None and node.inventory.new is not None else {},
     )
     try:
         total = sum(log.stat().st_size for log in log_files(layout.wal))

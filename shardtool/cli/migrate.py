@@ -7,6 +7,7 @@ import contextlib
 import math
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,10 +22,10 @@ from shardtool.cli.standing import Standing, standing
 from shardtool.datadir.inventory import OldShard
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.disk.locks import Lock, exclusive
-from shardtool.errors import InterruptedByUserError, ShardtoolError, UsageError
+from shardtool.errors import BusyError, InterruptedByUserError, ShardtoolError, UsageError
 from shardtool.influxdb.serverlog import MigrationLog
 from shardtool.journal import Journal
-from shardtool.upgrade.checks import findings
+from shardtool.upgrade.checks import MIGRATES, findings
 from shardtool.upgrade.findings import Finding
 from shardtool.upgrade.follow import Watcher, find_log, open_log
 from shardtool.upgrade.migration import Look, begin, end_of, follow, gate
@@ -131,19 +132,22 @@ def run(args: argparse.Namespace, out: Output) -> int:
                 f"nothing there; upgrade first (shardtool check), or check that {api.url} "
                 f"({version}) is the server on this directory"
             )
-        # Nobody but the migrator opens an old shard beside an 0.8.
-        is_open = any(shard.lock.state is Lock.HELD for shard in directories)
-        overridden = _refuse_or_override(args, node, out, api, running=is_open)
-        if overridden is None and not is_open:
-            return exits.ATTENTION
+        # A 0.7 that was started again has every old shard open too.
+        migrates = MIGRATES.fullmatch(version) is not None
+        is_running = migrates and _is_running(node, directories)
+        overridden: tuple[Finding, ...] | None = None
+        if not is_running:
+            overridden = _refuse_or_override(args, node, out, api)
+            if overridden is None:
+                return exits.ATTENTION
         told = Told()
-        watcher = Watcher(layout, _opened(path, args, out, running=is_open), api.is_up)
+        watcher = Watcher(layout, _opened(path, args, out, running=is_running), api.is_up)
         told.run = begin(watcher.look())
         if overridden is not None:
             _start(args, layout, api, told, version, overridden)
         else:
             told.already_running = True
-        if told.already_running and not is_open:
+        if told.already_running and not is_running:
             watcher.log.close()
             watcher.log = _opened(path, args, out, running=True)
         _tell_start(args, told, out)
@@ -199,22 +203,37 @@ def _opened(
         return MigrationLog(None)
 
 
+def _is_running(node: Standing, directories: Iterable[OldShard]) -> bool:
+    """Say whether a migration runs: the server has an old shard open, as nobody else beside 0.8.
+
+    Raises:
+        BusyError: a process that is no server has one open.
+    """
+    layout = node.layout
+    places = [os.path.realpath(path) + "/" for path in (layout.raft, layout.wal, layout.new_shards)]
+    held = [shard for shard in directories if shard.lock.state is Lock.HELD]
+    for shard in held:
+        files = [file for file in node.inventory.holders.files if file.pid == shard.lock.pid]
+        # Whose files can't be seen may be the server, in a container or another user's.
+        if files and not any(file.path.startswith(tuple(places)) for file in files):
+            raise BusyError(
+                f"{layout.old_shards / shard.name}: expected nobody in it but the server, found "
+                f"pid {shard.lock.pid} ({files[0].process}), which has nothing of the server's "
+                "open: end it first"
+            )
+    return bool(held)
+
+
 def _refuse_or_override(
-    args: argparse.Namespace, node: Standing, out: Output, api: Api, *, running: bool
+    args: argparse.Namespace, node: Standing, out: Output, api: Api
 ) -> tuple[Finding, ...] | None:
     """Return the blockers that the operator overrides; None where one is left.
-
-    One that runs is not held up by them, and what it has done already is no longer foreseen.
 
     Raises:
         UsageError: an id to override is no finding's.
     """
-    if running:
-        args = argparse.Namespace(**{**vars(args), "no_read": True})
     everything = findings(look_at(args, node, out, api))
     found = gate(everything, args.override)
-    if running and (found.refused or found.unknown):
-        return None
     if found.unknown:
         there = ", ".join(found.blockers) if found.blockers else "none"
         raise UsageError(

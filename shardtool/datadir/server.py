@@ -6,11 +6,14 @@ import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from shardtool.datadir.holders import find_holders
 from shardtool.datadir.layout import Layout
 from shardtool.disk.durable import READ_DIRECTORY, READ_DIRECTORY_ITSELF, opened, opened_quietly
 from shardtool.disk.locks import Lock, look_at_lock
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,24 @@ def find_server(layout: Layout) -> Search:
         evidence = "may be this directory's: its open files can't be seen from here"
         return Search(Server(pid, name, evidence), holders.unseen)
     return Search(None, holders.unseen)
+
+
+def answers_at(url: str, pid: int | None) -> bool | None:
+    """Say whether a process is the one that answers at a URL of this machine.
+
+    Returns:
+        None where that can't be seen: no process, another machine, no rights.
+    """
+    import psutil
+
+    parts = urlsplit(url)
+    if pid is None or parts.port is None or parts.hostname not in _LOOPBACK:
+        return None
+    try:
+        ports = {c.laddr.port for c in psutil.net_connections("tcp") if c.pid == pid and c.laddr}
+    except (psutil.Error, OSError):
+        return None
+    return parts.port in ports if ports else None
 
 
 def _locked_shard(shards: Path) -> Server | None:

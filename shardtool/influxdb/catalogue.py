@@ -204,6 +204,11 @@ def _restored(document: dict[str, object], space_parts: tuple[str, ...]) -> Stat
     # As the server does: a number that was never given is told by the shards.
     last_shard = shapes.number(document.get("LastShardIdUsed"), "LastShardIdUsed")
     databases = shapes.mapping(document.get("Databases"), "Databases")
+    old = [
+        shapes.shard(one, kind)
+        for kind in ("ShortTermShards", "LongTermShards")
+        for one in shapes.listing(document.get(kind), kind)
+    ]
     servers = shapes.listing(document.get("Servers"), "Servers")
     return State(
         databases=set(databases),
@@ -212,6 +217,8 @@ def _restored(document: dict[str, object], space_parts: tuple[str, ...]) -> Stat
         last_shard_id=last_shard or max((shard.id for shard in shards), default=0),
         spaces=shapes.each(document.get("DatabaseShardSpaces"), "DatabaseShardSpaces", spaces),
         shards={shard.id: shard for shard in shards},
+        old_shards={shard.id: shard.servers for shard in old},
+        last_old_id=max((shard.id for shard in old), default=0),
         servers=[shapes.server(one, "Servers") for one in servers],
     )
 
@@ -233,4 +240,5 @@ def _catalogue(state: State, own_server: int | None, dropped: Dropped) -> Catalo
         servers=tuple(sorted(state.servers, key=lambda server: server.id)),
         own_server=own_server,
         dropped=dropped,
+        old_shards=state.old_shards,
     )

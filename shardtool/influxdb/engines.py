@@ -79,13 +79,16 @@ class Reader(Protocol):
 
 
 @contextlib.contextmanager
-def open_shard(shard: Path, engine: str, scratch: Path) -> Iterator[Reader]:
+def open_shard(
+    shard: Path, engine: str, scratch: Path, *, is_at_rest: bool = False
+) -> Iterator[Reader]:
     """Open a shard's directory for reading, through links, and close it.
 
     Args:
         shard: the directory.
         engine: one of datadir.inventory.ENGINES; an old shard is 'leveldb'.
         scratch: an existing directory of the caller's, where the links go.
+        is_at_rest: nobody writes to it, as to an old shard: nothing in it may be left over.
 
     Raises:
         EngineError: it can't be opened: not there, corrupt, or an engine that nobody knows.
@@ -102,7 +105,7 @@ def open_shard(shard: Path, engine: str, scratch: Path) -> Iterator[Reader]:
             links = stack.enter_context(_linked(directory, _names(directory, wanted), scratch))
             if engine in ("leveldb", "hyperleveldb"):
                 # HyperLevelDB's writers run side by side.
-                leveldb.check(links, in_order=engine == "leveldb")
+                leveldb.check(links, in_order=engine == "leveldb", is_at_rest=is_at_rest)
             elif engine == "rocksdb":
                 leveldb.check_form(links)
         except OSError as error:

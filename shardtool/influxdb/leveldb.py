@@ -20,7 +20,7 @@ import errno
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -30,6 +30,7 @@ _HEADER = struct.Struct("<IHB")  # masked CRC-32C of type and content, length, t
 _FIRST, _MIDDLE, _LAST = 2, 3, 4  # 1 is a whole record
 _TORN = 0  # no type that is in a file: here the file ends too early
 _LOG = re.compile(r"\d+\.log")
+_TABLE = re.compile(r"\d+\.(?:ldb|sst)")
 _MASK_DELTA = 0xA282EAD8
 # A server's logs are as large as its write buffer, some MB, and what was preallocated.
 _LARGEST_LOG = 4 << 30
@@ -41,7 +42,7 @@ _ZEROS_AT_ONCE = 1 << 20
 _BATCH = struct.Struct("<QI")  # sequence number, how many entries
 # VersionEdit's tags, and what follows each: n a number, s a string with its length before it.
 _EDITS = {1: "s", 2: "n", 3: "n", 4: "n", 5: "ns", 6: "nn", 7: "nnnss", 9: "n"}
-_LOG_NUMBER, _PREVIOUS_LOG_NUMBER = 2, 9
+_LOG_NUMBER, _DELETED_FILE, _NEW_FILE, _PREVIOUS_LOG_NUMBER = 2, 6, 7, 9
 _LONGEST_VARINT = 10
 
 
@@ -49,7 +50,7 @@ class LevelDBError(ValueError):
     """A file of a database is not whole, or not LevelDB's: which, where, and what was found."""
 
 
-def check(directory: Path, *, in_order: bool = True) -> None:
+def check(directory: Path, *, in_order: bool = True, is_at_rest: bool = False) -> None:
     """Insist that a LevelDB is whole as far as check_form goes, and that LevelDB itself wrote it.
 
     Logs that are older than the manifest needs are nothing to any reader, and may hold anything.
@@ -58,6 +59,9 @@ def check(directory: Path, *, in_order: bool = True) -> None:
         directory: the database, or links to its files. What has no CURRENT is left to the engine.
         in_order: sequence numbers rise within a log, as LevelDB's do. RocksDB takes the last
             batch's for the highest and passes over what is above it in silence.
+        is_at_rest: nobody writes to it, so that a table which the manifest does not name is none
+            that is just being made, or about to go. LevelDB removes such tables when it opens the
+            database: of one that lost its manifest that is everything.
 
     Raises:
         LevelDBError: something is wrong with a file, or the log that the manifest names is gone.
@@ -67,9 +71,15 @@ def check(directory: Path, *, in_order: bool = True) -> None:
     number = 0
     if manifest := _manifest(directory):
         with (directory / manifest).open("rb") as file:
-            number = log_number(records(file, manifest, may_be_torn=False), manifest)
+            number, tables = _needed(records(file, manifest, may_be_torn=False), manifest)
         if number and not {f"{number:06d}.log", f"{number}.log"} & set(logs):
             raise LevelDBError(f"{manifest}: expected the log {number:06d}.log, found none")
+        if is_at_rest and (strays := _strays(directory, tables)):
+            raise LevelDBError(
+                f"{strays[0]}: expected a table that {manifest} names, found one that it does not: "
+                "what is in it no reader sees, and LevelDB removes it when it opens the shard; "
+                "move it away, with a copy, or restore the whole shard"
+            )
     for name in logs:
         if int(name.removesuffix(".log")[:20]) >= number:
             _check_batches(directory / name, in_order=in_order)
@@ -308,44 +318,56 @@ def what_is_wrong(batch: bytes) -> str | None:
     return None
 
 
-def log_number(edits: Iterator[tuple[int, bytes]], name: str) -> int:
-    """Return the number of the oldest log that a manifest still needs; 0 where it names none.
+def _strays(directory: Path, tables: Collection[int]) -> list[str]:
+    """Return the names of tables in a directory that are none of `tables`."""
+    names = sorted(path.name for path in directory.iterdir() if _TABLE.fullmatch(path.name))
+    return [name for name in names if int(name[:20].partition(".")[0]) not in tables]
+
+
+def _needed(edits: Iterator[tuple[int, bytes]], name: str) -> tuple[int, set[int]]:
+    """Return the number of the oldest log that a manifest still needs (0: it names none), and the
+    numbers of its tables.
 
     Raises:
         LevelDBError: an edit is none that LevelDB writes.
     """
-    found = 0
+    log, tables = 0, set()
     for offset, edit in edits:
         try:
-            for tag, number in _numbers(edit):
+            for tag, numbers in _numbers(edit):
                 if tag == _LOG_NUMBER:
-                    found = number
-                elif tag == _PREVIOUS_LOG_NUMBER and number:
+                    log = numbers[0]
+                elif tag == _PREVIOUS_LOG_NUMBER and numbers[0]:
                     # LevelDB would read that log too, as RocksDB would not; it always writes 0.
-                    raise _misplaced(name, offset, "no previous log", number)
+                    raise _misplaced(name, offset, "no previous log", numbers[0])
+                elif tag == _DELETED_FILE:
+                    tables.discard(numbers[1])
+                elif tag == _NEW_FILE:
+                    tables.add(numbers[1])
         except KeyError as error:
             raise _misplaced(name, offset, "an edit of LevelDB's", f"tag {error}") from None
         except IndexError:
             raise _misplaced(name, offset, "a whole edit", "its end") from None
-    return found
+    return log, tables
 
 
-def _numbers(edit: bytes) -> Iterator[tuple[int, int]]:
-    """Yield (tag, last number) of each field of a manifest's edit.
+def _numbers(edit: bytes) -> Iterator[tuple[int, list[int]]]:
+    """Yield (tag, its numbers) of each field of a manifest's edit; a string is its length.
 
     Raises KeyError(tag) where LevelDB knows no such tag, and IndexError where the edit is cut.
     """
     at = 0
     while at < len(edit):
         tag, at = _uvarint(edit, at)
-        number = 0
+        numbers = []
         for kind in _EDITS[tag]:
             number, at = _uvarint(edit, at)
+            numbers.append(number)
             if kind == "s":
                 at += number
         if at > len(edit):
             raise IndexError(at)
-        yield tag, number
+        yield tag, numbers
 
 
 def _uvarint(data: bytes, at: int) -> tuple[int, int]:

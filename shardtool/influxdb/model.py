@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,9 @@ class Catalogue:
         servers: of the cluster, by id.
         own_server: the id of the server whose raft directory this is; None where it is not
             known, as over HTTP.
+        old_shards: 0.7's, as far as raft on disk tells: number to the ids of their servers. One
+            that 0.7 has dropped is not among them. 0.8 itself does not know them: no two
+            catalogues differ by that.
         dropped: what is gone. Something created again later stays in it: its old values went
             with the drop.
     """
@@ -96,3 +99,4 @@ class Catalogue:
     servers: tuple[Server, ...]
     own_server: int | None
     dropped: Dropped
+    old_shards: Mapping[int, tuple[int, ...]] = field(default_factory=dict, compare=False)

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
+from shardtool.disk.files import is_zero, opened_file, zeros_until_end
 from shardtool.errors import reason_of
 from shardtool.influxdb import messages
 from shardtool.influxdb.errors import CatalogueError, LogError
-from shardtool.influxdb.files import is_zero, opened_file, zeros_until_end
 
 MAX_LOG = 1 << 30
 MAX_SNAPSHOT = 256 << 20

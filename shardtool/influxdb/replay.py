@@ -8,7 +8,7 @@ numbers of 0.8's shards. Pure: no files.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from shardtool.influxdb import shapes
@@ -38,6 +38,8 @@ class State:
     last_shard_id: int = 0
     spaces: dict[str, list[Space]] = field(default_factory=dict)
     shards: dict[int, ShardRange] = field(default_factory=dict)
+    old_shards: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    last_old_id: int = 0
     servers: list[Server] = field(default_factory=list)
 
     def space(self, database: str, name: str) -> Space | None:
@@ -69,6 +71,7 @@ class Replay:
         self._ranges: dict[tuple[str, str], dict[tuple[int, int], set[int]]] = {}
         for shard in state.shards.values():
             self._keep(shard)
+        self._old_ranges: set[tuple[int, int, int]] = set()
         self._databases: set[str] = set()
         self._series: set[tuple[str, str]] = set()
         self._spaces: set[tuple[str, str]] = set()
@@ -188,6 +191,7 @@ class Replay:
         if not (first.database or first.space):
             self._last_07 = entry.index
             self._terms_of_07.add(entry.term)
+            self._create_old(command, asked)
         else:
             self._note_08(entry)
         state = self.state
@@ -201,9 +205,27 @@ class Replay:
                 number, database, space = state.last_shard_id, first.database, first.space
                 self._keep(replace(shard, id=number, database=database, space=space))
 
+    def _create_old(self, command: dict[str, object], asked: Sequence[ShardRange]) -> None:
+        """Number 0.7's own shards as 0.7 did, which makes none of a range and kind twice."""
+        kinds = [
+            shapes.number(shapes.mapping(one, "create_shards").get("Type"), "create_shards.Type")
+            for one in shapes.listing(command.get("Shards"), "create_shards.Shards")
+        ]
+        key = (kinds[0], *_range(asked[0]))
+        if key in self._old_ranges:
+            return
+        self._old_ranges.add(key)
+        for shard in asked:
+            self.state.last_old_id += 1
+            self.state.old_shards[self.state.last_old_id] = shard.servers
+
     def _drop_shard(self, command: dict[str, object], _: Entry) -> None:
         number = shapes.number(command.get("ShardId"), "drop_shard.ShardId")
         servers = shapes.listing(command.get("ServerIds"), "drop_shard.ServerIds")
+        if self._first_08 is None and number in self.state.old_shards:
+            left = tuple(s for s in self.state.old_shards.pop(number) if s not in servers)
+            if left:
+                self.state.old_shards[number] = left
         shard = self.state.shards.get(number)
         if shard is None:
             return

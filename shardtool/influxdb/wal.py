@@ -10,14 +10,15 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
+from shardtool.disk.files import is_zero, opened_file, zeros_until_end
 from shardtool.errors import ShardtoolError, reason_of
 from shardtool.influxdb import messages
 from shardtool.influxdb.errors import LogError
-from shardtool.influxdb.files import is_zero, opened_file, zeros_until_end
 
 WRITE = 1
 """The type of a request that writes points."""
@@ -29,7 +30,9 @@ _LOG_NAME = re.compile(r"log\.(\d{1,20})")
 _CHUNK = 1 << 20
 # How far and how often to look for another request behind one that ends after the file.
 _LOOK = 64 << 20
-_LOOKS = 1000
+_LOOKS = 10_000
+# How a request begins: a type, then a database (FORMATS.md; goproto writes fields in order).
+_FIRST_FIELDS = re.compile(rb"\x10[\x01-\x0f]\x1a")
 _BEYOND = "the server cuts its WAL off there: copy it (shardtool backup) before you start it again"
 
 
@@ -58,7 +61,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Request:
-    """One request. `kind` is WRITE for points; `offset` is where its head begins in the file."""
+    """One request. `kind` is WRITE for points; from `offset` on it takes `length` bytes."""
 
     number: int
     shard_id: int
@@ -67,6 +70,12 @@ class Request:
     series: tuple[Series, ...]
     query: str
     offset: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        """The offset at which the next one begins."""
+        return self.offset + self.length
 
 
 def log_files(wal: Path) -> list[Path]:
@@ -113,47 +122,47 @@ def requests(log: Path) -> Iterator[Request]:
 def parse_log(file: BinaryIO, size: int) -> Iterator[Request]:
     """Read the requests of a log.N of `size` bytes from a file at its beginning.
 
+    What a running server appends beyond `size` meanwhile is not read.
+
     Raises:
         LogError: at garbage that no torn write explains.
     """
     offset = 0
-    previous: int | None = None
-    while len(head := file.read(_HEAD.size)) == _HEAD.size:
+    while offset + _HEAD.size <= size:
+        head = file.read(_HEAD.size)
+        if len(head) < _HEAD.size:
+            return  # cut while it is being read
         number, shard_id, length = _HEAD.unpack(head)
         if not length:
             if is_zero(head) and zeros_until_end(file):
                 return
             raise LogError(offset, f"expected a request, found one of no bytes: {head!r}")
         if offset + _HEAD.size + length > size:
-            _require_torn(file, offset, {number + 1, (previous or number) + 2})
+            _require_torn(file, offset, size)
             return
         if length > _MAX_ENTRY:
             raise LogError(offset, f"expected up to {_MAX_ENTRY} bytes, found {length}")
         body = file.read(length)
         if len(body) < length:
-            return  # cut while it is being read
+            return
         if is_zero(body) and zeros_until_end(file):
             return  # the head was on disk before the body was
         yield _request(number, shard_id, body, offset)
         offset += _HEAD.size + length
-        previous = number
 
 
-def _require_torn(file: BinaryIO, offset: int, following: set[int]) -> None:
-    """Raise LogError where a request numbered as one of `following` stands behind a torn one."""
-    rest = file.read(_LOOK)
-    for number in following:
-        at = -1
-        for _ in range(_LOOKS):
-            at = rest.find(struct.pack(">I", number & 0xFFFF_FFFF), at + 1)
-            if at < 0 or at + _HEAD.size > len(rest):
-                break
-            if _is_request(rest, at):
-                raise LogError(
-                    offset,
-                    f"expected a request, found one that ends after the file, with request "
-                    f"{number} in it",
-                )
+def _require_torn(file: BinaryIO, offset: int, size: int) -> None:
+    """Raise LogError where any request stands behind one that seems to be torn."""
+    begin = offset + _HEAD.size
+    rest = file.read(min(_LOOK, size - begin))
+    for match in islice(_FIRST_FIELDS.finditer(rest, _HEAD.size), _LOOKS):
+        at = match.start() - _HEAD.size
+        if _is_request(rest, at):
+            raise LogError(
+                offset,
+                "expected a request, found one that ends after the file, with another request "
+                f"behind it at offset {begin + at}",
+            )
 
 
 def _is_request(data: bytes, at: int) -> bool:
@@ -186,6 +195,7 @@ def _request(number: int, shard_id: int, body: bytes, offset: int) -> Request:
         series=tuple(map(_series, found.multi_series)),
         query=messages.text(found.query),
         offset=offset,
+        length=_HEAD.size + len(body),
     )
 
 

@@ -168,7 +168,7 @@ def prove(
     Raises:
         EngineError: the old shard or a new one can't be read.
     """
-    with open_shard(question.shard, "leveldb", scratch) as reader:
+    with open_shard(question.shard, "leveldb", scratch, is_at_rest=True) as reader:
         index = read_index(reader, catalogue)
         work = _Work(question, catalogue, storage, index, watcher, asker)
         done = _sizes(reader)

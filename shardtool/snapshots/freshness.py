@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from shardtool.datadir.layout import Layout
 from shardtool.disk.copy import Entry, Meter, survey
 from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
+from shardtool.disk.files import opened_file
+from shardtool.snapshots import bag
 from shardtool.snapshots.metadata import DIRECTORIES
 from shardtool.snapshots.store import list_store, opened_store, sources_of
 from shardtool.snapshots.verify import verify
+
+_RAFT_LOG = "raft/log"
+_MOST_LOG = 1 << 30
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,9 @@ class Newest:
         live: it was copied while a server could be running.
         problem: the first thing that is wrong with it; empty for a sound one.
         changed: files of raft and wal that are not as they are in it, sorted.
+        logs: the length of each file of the WAL in it, by its name.
+        raft_bytes: the length of raft's log in it, where today's begins with just that; None
+            where it does not.
     """
 
     store: Path
@@ -31,6 +40,8 @@ class Newest:
     live: bool = False
     problem: str = ""
     changed: tuple[str, ...] = ()
+    logs: Mapping[str, int] = field(default_factory=dict)
+    raft_bytes: int | None = None
 
 
 def newest_snapshot(layout: Layout, store: Path, meter: Meter) -> Newest:
@@ -55,10 +66,26 @@ def newest_snapshot(layout: Layout, store: Path, meter: Meter) -> Newest:
                 continue  # of another node, that keeps its snapshots here too
             problem = "".join(f"{one.path}: {one.what}" for one in found.problems[:1])
             entries = metadata.entries if metadata is not None else ()
-            changed = () if problem else _changed(entries, sources)
             live = metadata is not None and metadata.live
-            return Newest(store, snapshot.id, live, problem, changed)
+            if problem:
+                return Newest(store, snapshot.id, live, problem)
+            logs = {e.path[4:]: e.size for e in entries if e.path.startswith("wal/")}
+            log = store / snapshot.id / bag.PAYLOAD / _RAFT_LOG
+            begins = _is_beginning(log, sources["raft"] / "log")
+            return Newest(store, snapshot.id, live, "", _changed(entries, sources), logs, begins)
     return Newest(store)
+
+
+def _is_beginning(then: Path, now: Path) -> int | None:
+    """Return the length of a file if another begins with all of it; None if not."""
+    try:
+        with opened_file(then, _MOST_LOG) as (old, size), opened_file(now, _MOST_LOG) as (new, _):
+            while part := old.read(_CHUNK):
+                if new.read(len(part)) != part:
+                    return None
+            return size
+    except OSError:
+        return None
 
 
 def _changed(entries: Iterable[Entry], sources: dict[str, Path]) -> tuple[str, ...]:

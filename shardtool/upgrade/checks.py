@@ -19,6 +19,8 @@ from shardtool.words import duration, names, plural, size
 
 MIGRATES = re.compile(r"0\.8\.[0-3](?:-rc\.?\d+)?", re.ASCII)
 _WITH_ISSUE_868 = re.compile(r"0\.8\.0(?:-rc\.?\d+)?", re.ASCII)
+# captures/partial-08/influxdb.log: 59,443 values of four shards in three seconds.
+_RATE = 20_000
 _BACK = "put 0.8.3 back (its package over this one), migrate, verify, and upgrade again then"
 
 
@@ -28,6 +30,7 @@ def findings(facts: Facts) -> tuple[Finding, ...]:
         _restore(facts),
         _raft(facts),
         _version(facts),
+        _other_server(facts),
         _server(facts),
         checks_of_shards.entries(facts),
         checks_of_shards.wal(facts),
@@ -56,22 +59,53 @@ def _restore(facts: Facts) -> Iterator[Finding]:
 
 def _raft(facts: Facts) -> Iterator[Finding]:
     if facts.raft is None:
-        yield Finding("raft-unreadable", "blocker", "raft", facts.raft_problem)
-    elif not facts.raft.databases:
+        advice = "put raft right first: without it nobody knows which databases there are"
+        yield Finding("raft-unreadable", "blocker", "raft", facts.raft_problem, advice)
+    elif not facts.raft.databases and facts.todo:
         yield Finding(
             "no-databases",
-            "warning",
+            "blocker",
             "raft",
-            "raft knows no database, so a migration would bring over nothing",
-            "see whether this raft belongs to these shards",
+            "raft knows no database: the migration would bring over nothing and mark every shard",
+            "see whether this raft belongs to these shards; shardtool restore puts one back",
         )
-    if facts.raft_snapshot_of_07 and not facts.is_08:
+    if facts.raft_snapshot:
         yield Finding(
             "raft-snapshot",
             "info",
             "raft",
-            "raft holds a snapshot that 0.7 took: 0.8.0 panics on it (issue 868)",
+            "raft holds a snapshot: 0.8.0 panics on one that 0.7 took (issue 868)",
             "upgrade to 0.8.3, not to 0.8.0",
+        )
+
+
+def _other_server(facts: Facts) -> Iterator[Finding]:
+    """Tell where the server that was asked is not the one of this directory: whatever was checked
+    here, it is another node that would migrate."""
+    asked, own = facts.asked, facts.own_name
+    if asked is None or own is None:
+        return
+    members = {server.raft_name for server in asked.servers if server.raft_name}
+    advice = "give the --api of the server that runs on this data directory"
+    if members and own not in members:
+        yield Finding(
+            "other-server",
+            "blocker",
+            asked.url,
+            f"the servers there are {names(sorted(members))}, and this directory is {own}'s",
+            advice,
+        )
+    elif len(members) > 1 and not asked.is_here:
+        seen = asked.is_here is False
+        yield Finding(
+            "other-server",
+            "blocker" if seen else "warning",
+            asked.url,
+            "another process answers there than the one that has this directory open"
+            if seen
+            else "which server of the cluster answers there can't be seen from here: the one that "
+            "answers migrates its own shards, not this directory's",
+            advice,
         )
 
 
@@ -122,11 +156,11 @@ def _server(facts: Facts) -> Iterator[Finding]:
     if search.server is not None and not facts.is_08:
         yield Finding(
             "server-running",
-            "warning",
+            "blocker",
             "server",
             f"a server is at work here: {search.server}",
-            "stop it before the backup: until then raft and wal are not whole, and writes may be "
-            "in its memory alone",
+            "stop it and check again: until then raft and wal are not whole, and writes may be in "
+            "its memory alone",
         )
     elif search.server is not None:
         yield Finding("server-running", "info", "server", f"a server runs: {search.server}")
@@ -155,12 +189,25 @@ def _snapshot(facts: Facts) -> Iterator[Finding]:
     elif found.changed and not facts.is_08:
         message = f"raft or wal changed since the snapshot {found.id}: {names(found.changed)}"
         yield Finding("snapshot-outdated", "blocker", found.id, message, backup)
+    elif facts.raft_of_07_since or (facts.wal and facts.wal.after_snapshot):
+        later = [plural(facts.raft_of_07_since, "command") + " of raft's"] * (
+            facts.raft_of_07_since > 0
+        )
+        if facts.wal and facts.wal.after_snapshot:
+            later.append(plural(facts.wal.after_snapshot, "request") + " of the WAL's")
+        message = f"0.7 went on after the snapshot {found.id}: {' and '.join(later)} are not in it"
+        advice = "take another one now; a way back to the last state of 0.7 there is not"
+        yield Finding("snapshot-outdated", "blocker", found.id, message, advice)
     else:
         if found.live and not facts.is_08:
             message = f"the snapshot {found.id} was copied while a server could be running"
             yield Finding("snapshot-live", "warning", found.id, message, backup)
         message = f"{found.store / found.id}: verified to the last byte"
-        yield Finding("snapshot", "info", found.id, message)
+        if facts.is_08 and found.raft_bytes is None:
+            message += "; today's raft does not go on from it, so see that it is the right one"
+            yield Finding("snapshot", "warning", found.id, message)
+        else:
+            yield Finding("snapshot", "info", found.id, message)
 
 
 def _spaces(facts: Facts) -> Iterator[Finding]:
@@ -224,13 +271,15 @@ def _duration(facts: Facts) -> Iterator[Finding]:
     if seen is None or not seen.shards:
         return
     pause_s = facts.pause_us / 1_000_000
+    rest = seen.pauses * pause_s
     yield Finding(
         "duration",
         "info",
         "migration",
         f"{seen.points:,} points ({seen.values:,} values) in {plural(seen.shards, 'shard')}: "
-        f"{plural(seen.pauses, 'pause')} of {duration(pause_s)} take "
-        f"{duration(seen.pauses * pause_s)}, and the server's own work comes on top",
+        f"{plural(seen.pauses, 'pause')} of {duration(pause_s)} take {duration(rest)}; at the "
+        f"{_RATE:,} values a second that a real 0.8.3 made of a small directory it is "
+        f"{duration(rest + seen.values / _RATE)} in all",
         "shardtool migrate --wait shows the rate and the time left",
     )
 

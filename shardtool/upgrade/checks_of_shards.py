@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from shardtool.datadir.verdict import Judged
+from shardtool.datadir.verdict import Judged, Reason
 from shardtool.upgrade.facts import Facts
 from shardtool.upgrade.findings import Finding
 from shardtool.upgrade.foresight import Skipped
 from shardtool.upgrade.wal_only import Gap
-from shardtool.words import names
+from shardtool.words import names, plural
 
 _MOST_SHARDS = 6
 # Structural reasons of a verdict (datadir.verdict), and what the migrator makes of them.
 _ENTRIES = {
     "symlink": (
         "warning",
-        "the migrator skips it, and nothing in it comes over",
+        "nothing in it comes over",
         "move the directory itself to this place before the migration",
-    ),
-    "not-a-shard": (
-        "warning",
-        "0.8 takes every directory in shard_db for a shard: it makes a LevelDB in it and marks it",
-        "move it out of shard_db",
     ),
     "foreign-files": (
         "warning",
@@ -83,7 +78,9 @@ def entries(facts: Facts) -> Iterator[Finding]:
     """Tell what in shard_db is no shard as the migrator wants it."""
     for judged in facts.old:
         for reason in judged.reasons:
-            if reason.word in _ENTRIES:
+            if reason.word == "not-a-shard":
+                yield _no_shard(judged, reason)
+            elif reason.word in _ENTRIES:
                 level, consequence, advice = _ENTRIES[reason.word]
                 message = f"{judged.shard.name}: {reason.detail}: {consequence}"
                 yield Finding(reason.word, level, judged.shard.name, message, advice)
@@ -108,10 +105,34 @@ def entries(facts: Facts) -> Iterator[Finding]:
             "marked-before",
             "warning",
             _listed(marked),
-            f"{_listed(marked)} have a marker although no 0.8 has been here: the migrator will "
-            "skip them",
+            f"a marker, although no 0.8 has been here, is in {_listed(marked)}: the migrator will "
+            "skip that",
             "move the markers away, if that is what they are",
         )
+
+
+def _no_shard(judged: Judged, reason: Reason) -> Finding:
+    """Tell what the migrator does to an entry that is no shard (HAZARDS.md, 10)."""
+    shard, move = judged.shard, "move it out of shard_db"
+    if shard.kind != "directory":
+        message = f"{shard.name}: {reason.detail}: the migrator passes it by"
+        return Finding("not-a-shard", "info", shard.name, message, move)
+    if shard.has_database:
+        message = (
+            f"{shard.name}: {reason.detail}, but a LevelDB: 0.8 migrates it like any shard, and "
+            "writes its points once more"
+        )
+        return Finding("not-a-shard", "warning", shard.name, message, move)
+    marker = int(shard.marker.present)
+    if shard.tree.files - marker > len(shard.foreign):
+        message = (
+            f"{shard.name}: {reason.detail}: 0.8 makes a new LevelDB in it, which takes the place "
+            "of what is left of this one, and marks it"
+        )
+        advice = "restore the shard from a copy, or move it out of shard_db before 0.8 is started"
+        return Finding("ruins", "blocker", shard.name, message, advice)
+    message = f"{shard.name}: {reason.detail}: 0.8 makes a LevelDB in it and marks it"
+    return Finding("not-a-shard", "warning", shard.name, message, move)
 
 
 def skipped(facts: Facts) -> Iterator[Finding]:
@@ -126,10 +147,19 @@ def skipped(facts: Facts) -> Iterator[Finding]:
             f"{_listed(busy)}: another process has them open, so they were not read",
             "" if facts.is_08 else "stop the server, and check again",
         )
+    if not facts.is_read and facts.todo:
+        yield _not_read(facts)
     if seen is None:
-        if len(busy) < len(facts.todo):
-            yield _not_read(facts)
         return
+    if seen.values and not seen.points:
+        yield Finding(
+            "takes-nothing",
+            "blocker",
+            "migration",
+            f"the migration would bring over none of the {seen.values:,} values, and mark every "
+            "shard all the same",
+            "see whether this raft belongs to these shards",
+        )
     for name, word, detail in seen.unread:
         level = "blocker" if word == "engine-unreadable" else "warning"
         advice = (
@@ -182,26 +212,43 @@ def wal(facts: Facts) -> Iterator[Finding]:
     for target, detail in found.unread:
         message = f"{target.name}: could not be compared with the WAL: {detail}"
         yield Finding("wal-not-compared", "warning", target.name, message, "stop the server first")
-    old = [gap for gap in found.gaps if gap.target.is_old]
-    new = [gap for gap in found.gaps if not gap.target.is_old]
-    if any(gap.values for gap in old):
+    for name, count in sorted(found.torn.items()):
+        message = f"{name}: the last {plural(count, 'byte')} are no whole request: a torn write"
+        yield Finding("wal-torn", "info", name, message)
+    old = [gap for gap in found.gaps if gap.target.is_old and gap.matters]
+    new = [gap for gap in found.gaps if not gap.target.is_old and gap.matters]
+    if old:
         yield _only_in_old_wal(old, facts)
-    if any(gap.values for gap in new):
+    if new:
         yield _only_in_new_wal(new, facts)
-    doubtful = sum(gap.doubtful for gap in found.gaps)
+    yield from _not_ours(found.gaps, facts)
+    doubtful = [gap for gap in found.gaps if gap.doubtful and gap.owner == "own"]
     if doubtful:
         yield Finding(
             "wal-deleted",
-            "info",
+            "warning",
             "wal",
-            f"{doubtful:,} values of the WAL are in no shard, but a later delete or drop in it "
-            "may be why",
+            f"{plural(sum(gap.doubtful for gap in doubtful), 'value')} of the WAL are in no shard, "
+            "and a later delete or drop in it names their series: whether it deleted just these, "
+            "or they were never written, can't be told",
+            "to be sure, start 0.7 once more before the upgrade: it writes its WAL into the shards",
         )
-    if not found.problem and not found.unread and not any(gap.values for gap in found.gaps):
+    if not (found.problem or found.unread or old or new or doubtful):
         message = "the WAL holds no values"
         if found.values:
             message = f"all {found.values:,} values of the WAL are in the shards"
         yield Finding("wal", "info", "wal", message)
+
+
+def _not_ours(gaps: Iterable[Gap], facts: Facts) -> Iterator[Finding]:
+    """Tell of writes for shards that this server is not to have."""
+    for owner, word, why in (
+        ("other", "wal-of-others", "raft gives these shards to other servers: check there"),
+        ("dropped", "wal-of-dropped", "raft does not know these shards (any more)"),
+    ):
+        several = [gap for gap in gaps if gap.owner == owner and gap.values]
+        if several:
+            yield Finding(word, "info", "wal", f"{_counted(several, facts)} in the WAL: {why}")
 
 
 def _only_in_old_wal(gaps: list[Gap], facts: Facts) -> Finding:
@@ -211,7 +258,7 @@ def _only_in_old_wal(gaps: list[Gap], facts: Facts) -> Finding:
     )
     level = "blocker"
     if facts.is_08:
-        there = any(gap.is_there for gap in gaps if gap.values)
+        there = any(gap.is_there for gap in gaps)
         # Where the shards themselves are gone, that is most likely why.
         level = "blocker" if there and facts.todo else "warning"
         advice = (
@@ -239,7 +286,6 @@ def _counted(gaps: list[Gap], facts: Facts) -> str:
         [
             f"{gap.target.name}: {gap.values:,}" + ("" if gap.is_there else ", no such directory")
             for gap in sorted(gaps, key=lambda gap: gap.target.name)
-            if gap.values
         ],
         _MOST_SHARDS,
     )
@@ -259,7 +305,8 @@ def proofs(facts: Facts) -> Iterator[Finding]:
             "losses",
             "warning",
             _listed(lossy),
-            f"{len(lossy)} marked shards hold {count:,} values that are not in the new storage: "
+            f"{plural(count, 'value')} of {plural(len(lossy), 'marked shard')} are not in the new "
+            "storage: "
             f"{_listed(lossy)}",
             "shardtool verify says which and why; prune keeps these shards",
         )
@@ -268,7 +315,7 @@ def proofs(facts: Facts) -> Iterator[Finding]:
             "not-proven",
             "info",
             _listed(unproven),
-            f"{len(unproven)} marked shards are not proven: {_listed(unproven)}",
+            f"{plural(len(unproven), 'marked shard')} not proven: {_listed(unproven)}",
             "a marker proves nothing: shardtool verify",
         )
 

@@ -23,12 +23,15 @@ class Asked:
         version: such as '0.8.3'.
         spaces: per database, as asked: the newest first. Empty for a server that has none yet.
         servers: of the cluster.
+        is_here: the process that has this node open is the one that answers there; None where
+            that can't be seen.
     """
 
     url: str
     version: str
     spaces: Mapping[str, tuple[Space, ...]]
     servers: tuple[ClusterServer, ...]
+    is_here: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,15 @@ class Facts:
         is_08: there is a shard_db_v2, so an 0.8 has run here.
         raft: what raft knows; None where it can't be read.
         raft_problem: why it can't be read.
-        raft_snapshot_of_07: raft holds a snapshot that 0.7 took.
+        own_name: of this server in raft; None where raft has none.
+        raft_snapshot: raft holds a snapshot, of 0.7 before the upgrade.
+        raft_of_07_since: entries that 0.7 wrote to raft after the newest snapshot.
         search: who is at work on the node.
         snapshot: the newest of this node; None where that could not be looked at.
         snapshot_problem: why not.
         half_restored: a restore was interrupted in the middle of its swap.
-        foresight: what the migrator will do; None where the shards were not read.
+        is_read: shards and WAL were to be read.
+        foresight: what the migrator will do; None where no shard could be read.
         wal: what only the WAL holds; None where that was not compared.
         room: for what is to be migrated.
         asked: what a running server said; None where none was asked.
@@ -56,11 +62,14 @@ class Facts:
     is_08: bool
     raft: Catalogue | None
     raft_problem: str
-    raft_snapshot_of_07: bool
+    own_name: str | None
+    raft_snapshot: bool
+    raft_of_07_since: int
     search: Search
     snapshot: Newest | None
     snapshot_problem: str
     half_restored: bool
+    is_read: bool
     foresight: Foresight | None
     wal: WalOnly | None
     room: Room
@@ -81,7 +90,7 @@ class Facts:
 
 
 def is_todo(judged: Judged) -> bool:
-    """Say whether a migration has to visit an entry of shard_db: a shard without a marker."""
+    """Say whether a migration will read an entry of shard_db: any directory without a marker that
+    holds a LevelDB, whatever its name is."""
     shard = judged.shard
-    is_whole = shard.kind == "directory" and shard.has_database
-    return judged.is_shard and is_whole and not shard.marker.present
+    return shard.kind == "directory" and shard.has_database and not shard.marker.present

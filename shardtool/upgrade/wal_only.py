@@ -7,9 +7,10 @@ WAL (FORMATS.md, "wal/"; HAZARDS.md, 7). Each value of each request is looked up
 from __future__ import annotations
 
 import contextlib
+import re
 import struct
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -45,6 +46,8 @@ class Gap:
     Args:
         target: the shard.
         is_there: its directory is.
+        owner: 'own'; 'other' where raft gives the shard to other servers alone, 'dropped' where
+            raft knows 0.7's shards and this is none of them.
         missing: values under keys that the shard does not have.
         newer: values that the shard has with an older content.
         doubtful: values that the shard lacks, but a later delete or drop in the WAL may be why.
@@ -53,6 +56,7 @@ class Gap:
 
     target: Target
     is_there: bool
+    owner: str
     missing: int
     newer: int
     doubtful: int
@@ -62,6 +66,11 @@ class Gap:
     def values(self) -> int:
         """Those that are only in the WAL for sure."""
         return self.missing + self.newer
+
+    @property
+    def matters(self) -> bool:
+        """They are to be in a shard of this server."""
+        return self.owner == "own" and self.values > 0
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,8 @@ class WalOnly:
         gaps: by shard; those without a gap are left out.
         unread: shards that could not be compared, and why.
         is_all: every value was tracked; otherwise there are more than the gaps say.
+        torn: bytes at the end of each log that hold no whole request, by its name.
+        after_snapshot: requests of 0.7 behind what the snapshot has of a log.
         problem: why the WAL can't be read to its end; empty where it can.
     """
 
@@ -82,6 +93,8 @@ class WalOnly:
     gaps: tuple[Gap, ...] = ()
     unread: tuple[tuple[Target, str], ...] = ()
     is_all: bool = True
+    torn: Mapping[str, int] = field(default_factory=dict)
+    after_snapshot: int = 0
     problem: str = ""
 
 
@@ -95,6 +108,9 @@ class Shards:
         new: shard_db_v2.
         engines: of the new shards, by name.
         settled: old shards whose values are dealt with: pruned on evidence.
+        owners: 0.7's shards as raft knows them: number to servers; empty where it does not.
+        own_server: this server's id; None where that is not known.
+        snapshotted: the length of each log as the newest snapshot has it, by its name.
     """
 
     wal: Path
@@ -102,6 +118,19 @@ class Shards:
     new: Path
     engines: Mapping[str, str]
     settled: frozenset[str] = frozenset()
+    owners: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    own_server: int | None = None
+    snapshotted: Mapping[str, int] = field(default_factory=dict)
+
+    def owner_of(self, target: Target) -> str:
+        """Return whose a shard is: see Gap."""
+        servers = self.owners.get(int(target.name))
+        if not target.is_old or not self.owners:
+            return "own"
+        if servers is None:
+            return "dropped"
+        is_own = self.own_server is None or not servers or self.own_server in servers
+        return "own" if is_own else "other"
 
 
 def compare(shards: Shards, scratch: Path, tell: Tell) -> WalOnly:
@@ -116,18 +145,27 @@ def compare(shards: Shards, scratch: Path, tell: Tell) -> WalOnly:
         work = _Comparison(shards, scratch, stack)
         problem = ""
         done = 0
-        try:
-            for log in log_files(shards.wal):
-                for number, request in enumerate(requests(log)):
-                    work.add(request)
-                    if number % 64 == 0:
-                        tell(done + request.offset)
-                done += log.stat().st_size
-        except WalError as error:
-            problem = str(error)
-        except FileNotFoundError as error:  # a running server is done with it
-            problem = f"{error.filename}: it went away while it was read: a server is at work"
+        for log in _logs(shards.wal):
+            try:
+                done = work.add_log(log, done, tell)
+            except FileNotFoundError:
+                continue  # a running server is done with it: all of it is in the shards
+            except WalError as error:
+                # What stands in it before that, and the other logs, are compared all the same.
+                problem = problem or str(error)
         return work.result(problem)
+
+
+def _logs(wal: Path) -> Iterator[Path]:
+    """Yield the logs, and those that a running server has begun meanwhile.
+
+    Raises:
+        WalError: the directory can't be read.
+    """
+    seen: set[Path] = set()
+    while new := [log for log in log_files(wal) if log not in seen]:
+        yield from new
+        seen.update(new)
 
 
 class _Key(NamedTuple):
@@ -161,24 +199,51 @@ class _Comparison:
         self._doubtful: Counter[Target] = Counter()
         self._tracked = 0
         self._is_all = True
-        self._requests = self._values = 0
+        self._requests = self._values = self._after_snapshot = 0
+        self._torn: dict[str, int] = {}
+
+    def add_log(self, log: Path, before: int, tell: Tell) -> int:
+        """Look up the values of one log; return the bytes that are done with then.
+
+        Raises:
+            FileNotFoundError: it is gone.
+            WalError: it can't be read to its end.
+        """
+        size, end = log.stat().st_size, 0
+        snapshotted = self._shards.snapshotted.get(log.name, size)
+        for number, request in enumerate(requests(log)):
+            self.add(request)
+            if request.offset >= snapshotted and any(s.columns for s in request.series):
+                self._after_snapshot += 1
+            end = request.end
+            if number % 64 == 0:
+                tell(before + end)
+        if end < size and (torn := _length_without_zeros(log, end)):
+            self._torn[log.name] = torn
+        return before + size
 
     def add(self, request: Request) -> None:
         """Look up a request's values."""
         self._requests += 1
         name = f"{request.shard_id:05d}"
         if request.kind != WRITE:
-            # A delete or a drop: what was written before it may be gone for good reason.
             for target in (Target(True, name), Target(False, name)):
-                gone = len(self._only.pop(target, ()))
-                self._doubtful[target] += gone
-                self._tracked -= gone
+                self._doubt(target, deleted_by(request))
             return
         for series in request.series:
             target = Target(not series.column_ids, name)
             if target in self._unread or (target.is_old and name in self._shards.settled):
                 continue
             self._add_series(request.database, series, target)
+
+    def _doubt(self, target: Target, may_delete: Callable[[str, str], bool]) -> None:
+        """Take what was written before a delete or a drop as gone for good reason, perhaps."""
+        only = self._only.get(target, {})
+        gone = [key for key in only if may_delete(key.database, key.series)]
+        for key in gone:
+            del only[key]
+        self._doubtful[target] += len(gone)
+        self._tracked -= len(gone)
 
     def _add_series(self, database: str, series: Series, target: Target) -> None:
         shard = self._shard(target)
@@ -285,6 +350,8 @@ class _Comparison:
             gaps=tuple(gap for gap in gaps if gap.values or gap.doubtful),
             unread=tuple(sorted(self._unread.items())),
             is_all=self._is_all,
+            torn=self._torn,
+            after_snapshot=self._after_snapshot,
             problem=problem,
         )
 
@@ -295,11 +362,47 @@ class _Comparison:
         return Gap(
             target,
             is_there=target not in self._missing_shards,
+            owner=self._shards.owner_of(target),
             missing=len(only) - newer,
             newer=newer,
             doubtful=self._doubtful[target],
             series=tuple((*name, count) for name, count in sorted(series.items())),
         )
+
+
+# `delete from NAME ...` and `drop series NAME`; a name may be in quotes (0.7's parser/query.lex).
+_NAMES_SERIES = re.compile(
+    r"\s*(?:delete\s+from|drop\s+series)\s+(?:\"(?P<quoted>[^\"\\]*)\"|(?P<plain>[\w.-]+))(?:\s|;|$)",
+    re.IGNORECASE,
+)
+
+
+def deleted_by(request: Request) -> Callable[[str, str], bool]:
+    """Given a request that is no write, return what says of a database's series whether it may
+    have deleted values of it.
+
+    Of which times, is not looked at; a query whose series is not plain to see (a regex) may have
+    deleted anything of its database.
+    """
+    match = _NAMES_SERIES.match(request.query)
+    name = None if match is None else match["quoted"] or match["plain"]
+
+    def may_delete(database: str, series: str) -> bool:
+        return request.database in ("", database) and name in (None, series)
+
+    return may_delete
+
+
+def _length_without_zeros(log: Path, offset: int) -> int:
+    """Return how many bytes from an offset to the end there are, preallocated zeros left out."""
+    length = at = 0
+    with log.open("rb") as file:
+        file.seek(offset)
+        while chunk := file.read(1 << 20):
+            if stripped := len(chunk.rstrip(b"\0")):
+                length = at + stripped
+            at += len(chunk)
+    return length
 
 
 def _typed(value: Value) -> tuple[type, Value]:

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from fixtures import Node, influxd
-from fixtures.encode import Row, microseconds
+from fixtures import Node, influxd, raft, wal
+from fixtures.build import WRITTEN_AT
+from fixtures.encode import Row, message, microseconds
 from fixtures.server import Faults, serve
 from shardtool.datadir.inventory import take_inventory
 from shardtool.datadir.layout import find_layout
@@ -144,7 +145,7 @@ def test_on_migrated_08_the_proofs_are_what_is_left_to_do(shardtool: Run, captur
     assert finding(found, "not-proven")["message"].startswith("27 marked shards")
     shardtool("--data", data, "verify")
     assert finding(check(shardtool, data), "losses")["message"].startswith(
-        "14 marked shards hold 440 values"
+        "440 values of 14 marked shards are not"
     )
 
 
@@ -198,7 +199,7 @@ def test_a_server_that_runs_is_told_and_its_shards_are_read_when_it_is_gone(
     shard = node.old_shard(1, points=10)
     hold(shard / "LOCK", "lock")
     found = check(shardtool, node.path)
-    assert finding(found, "server-running")["level"] == "warning"
+    assert finding(found, "server-running")["level"] == "blocker"
     assert finding(found, "not-read")["level"] == "warning"
     assert found["migration"] is None
 
@@ -228,6 +229,59 @@ def test_a_corrupt_shard_blocks_and_the_others_are_read(tmp_path: Path, shardtoo
     found = check(shardtool, node.path)
     assert finding(found, "engine-unreadable")["subject"] == "00002"
     assert found["migration"]["shards"] == 1
+
+
+def test_the_ruins_of_a_shard_block_before_a_server_makes_an_empty_one_of_them(
+    tmp_path: Path, shardtool: Run
+) -> None:
+    node = Node(tmp_path / "data")
+    node.old_shard(1, points=10)
+    ruin = node.old_shard(2, points=10)
+    (ruin / "CURRENT").unlink()
+    found = check(shardtool, node.path)
+    assert finding(found, "ruins")["subject"] == "00002"
+    assert "ruins" in ids(found, "blocker")
+
+
+def test_writes_behind_a_log_that_grows_while_it_is_read_are_no_garbage(
+    tmp_path: Path, shardtool: Run
+) -> None:
+    node = Node(tmp_path / "data")
+    node.old_shard(1, points=20)
+    whole = node.write_wal(20).read_bytes()
+    half = len(whole) // 2
+    (node.wal / "log.1").write_bytes(whole[:half])
+    found = check(shardtool, node.path)
+    assert "wal-unreadable" not in ids(found, "blocker")
+    assert finding(found, "wal-torn")["level"] == "info"
+
+
+def test_writes_for_another_servers_shard_are_none_of_this_ones(
+    tmp_path: Path, shardtool: Run
+) -> None:
+    node = Node(tmp_path / "data")
+    node.old_shard(1, points=5)
+    node.write_wal(5, unflushed=1)
+    theirs = raft.create_shards_07([(WRITTEN_AT, WRITTEN_AT + timedelta(days=7))], server_id=2)
+    raft.append(node.raft / "log", theirs)
+    log = node.wal / "log.1"
+    last = wal.read_log(log.read_bytes())[-1]
+    log.write_bytes(wal.encode([last._replace(shard_id=2)])[0])
+    found = check(shardtool, node.path)
+    assert finding(found, "wal-of-others")["level"] == "info"
+    assert "wal-only" not in ids(found, "blocker")
+
+
+def test_a_delete_in_the_wal_casts_no_doubt_on_other_series(tmp_path: Path, shardtool: Run) -> None:
+    node = Node(tmp_path / "data")
+    node.old_shard(1, points=5)
+    log = node.write_wal(5, unflushed=3)
+    query = message((2, 2), (3, "test"), (6, 1), (7, "delete from cpu"), (9, 9))
+    with log.open("ab") as file:
+        file.write(struct.pack(">III", 9, 1, len(query)) + query)
+    found = check(shardtool, node.path)
+    assert finding(found, "wal-only")["message"].startswith("3 values")
+    assert "wal" not in ids(found, "info")
 
 
 @pytest.mark.parametrize(
@@ -322,6 +376,42 @@ def test_the_version_of_the_running_server_is_looked_at(
     (told,) = [one for one in found["findings"] if one["id"].startswith("version")]
     assert told["level"] == level
     assert version in told["message"]
+
+
+def test_a_server_of_another_node_is_not_taken_for_this_ones(
+    upgraded: Node, tmp_path: Path, shardtool: Run
+) -> None:
+    other = Node(tmp_path / "other", version="0.8", databases=["test"])
+    name = (other.raft / "name").read_text()
+    (upgraded.raft / "name").write_text("0123456789abcd")
+    with serve(other) as url:
+        found = check(shardtool, upgraded.path, "--api", url, env=PASSWORD)
+    assert "other-server" in ids(found, "blocker")
+    assert name in finding(found, "other-server")["message"]
+
+
+def test_whatever_is_neither_07_nor_08_gets_no_password(upgraded: Node, shardtool: Run) -> None:
+    faults = Faults(version="0.9.6")
+    with serve(upgraded, faults=faults) as url:
+        found = check(shardtool, upgraded.path, "--api", url, env=PASSWORD)
+    assert "0.9.6" in finding(found, "version")["message"]
+    assert [request.target for request in faults.seen] == ["/ping"]
+    assert "Authorization" not in faults.seen[0].headers
+
+
+def test_what_07_wrote_after_the_snapshot_blocks_after_the_upgrade_too(
+    tmp_path: Path, shardtool: Run
+) -> None:
+    node = Node(tmp_path / "data")
+    node.old_shard(1, points=10)
+    node.write_wal(3)
+    shardtool("--data", node.path, "backup")
+    node.old_shard(2, points=10)
+    node.write_wal(5)
+    node.upgrade()
+    found = check(shardtool, node.path)
+    message = finding(found, "snapshot-outdated")["message"]
+    assert "requests of the WAL's" in message
 
 
 def test_writes_that_08_has_not_drained_are_told(upgraded: Node, shardtool: Run) -> None:

@@ -28,13 +28,16 @@ from tests.e2e.proof_world import (
     Capture,
     agrees,
     document,
+    kept,
     new_of,
     one_line,
+    prune,
     receipts,
     rewrite,
     verdicts,
     verify,
 )
+from tests.needs import needs_plyvel
 
 # -- what can't be read --
 
@@ -507,3 +510,28 @@ def test_columns_of_one_name_in_other_shards_are_told_apart(tmp_path: Path, shar
     shards = verify(shardtool, node.path)
     assert verdicts(shards) == {"00001": "proven", "00002": "incomplete"}
     assert Column("b", "s", "v") not in node.ids
+
+
+# -- tables that no manifest names --
+
+
+@needs_plyvel
+def test_a_table_that_its_manifest_does_not_name_is_nothing_proven(
+    tmp_path: Path, shardtool: Run
+) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    shard = node.old_shard(1, points=50, storage="tables")
+    (table,) = shard.glob("*.ldb")
+    # As after `rm CURRENT`: who opens the shard then makes an empty LevelDB in it.
+    other = Node(tmp_path / "other").old_shard(1, rows=[])
+    for file in shard.iterdir():
+        if file != table:
+            file.unlink()
+    for file in other.iterdir():
+        shutil.copy2(file, shard / file.name)
+    node.mark(1)
+    done = shardtool("--data", node.path, "verify")
+    assert done.returncode == 3
+    assert table.name in done.stdout
+    assert kept(prune(shardtool, node.path, "--yes")) == {"00001": ["engine-unreadable"]}
+    assert table.exists()

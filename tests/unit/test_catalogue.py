@@ -651,3 +651,27 @@ def test_what_go_leaves_out_or_calls_null_is_empty() -> None:
 def test_a_configuration_of_07_is_refused() -> None:
     with pytest.raises(CatalogueError, match=r"expected the configuration of a 0\.8"):
         from_configuration({"Databases": {}, "ShortTermShards": []})
+
+
+# -- 0.7's own shards --
+
+
+def test_07s_shards_are_numbered_as_07_did_which_makes_no_range_twice(tmp_path: Path) -> None:
+    raft = Raft(tmp_path, [shard_07(0, 2), shard_07(0), shard_07(2)])
+    assert raft.catalogue.old_shards == {1: (1,), 2: (1,), 3: (1,)}
+
+
+def test_07s_shards_of_other_servers_are_known_as_theirs_and_dropped_ones_are_gone(
+    tmp_path: Path,
+) -> None:
+    theirs = encoder.create_shards_07([(MONDAY, MONDAY + WEEK)], server_id=2)
+    raft = Raft(tmp_path, [theirs, shard_07(1), shard_07(2), encoder.drop_shard(2)])
+    assert raft.catalogue.old_shards == {1: (2,), 3: (1,)}
+
+
+def test_a_snapshot_of_07_knows_the_same_shards_as_the_log_did(
+    capture: Capture,
+) -> None:
+    compacted = read_catalogue(capture("compacted-07") / "raft").old_shards
+    assert compacted == read_catalogue(capture("stopped-07") / "raft").old_shards
+    assert len(compacted) == 27

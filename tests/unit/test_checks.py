@@ -26,7 +26,7 @@ from shardtool.upgrade.room import Room
 from shardtool.upgrade.wal_only import Gap, Target, WalOnly
 
 STORE = Path("/data/snapshots")
-GOOD = Newest(STORE, "20261124T175153Z")
+GOOD = Newest(STORE, "20261124T175153Z", raft_bytes=100)
 ROOM = Room(Path("/data/db"), 100 << 30, 1 << 30, 0, "leveldb", 300, 1024, "a server")
 SHORT = Space("short_term", "test", "/.*/", "inf", "7d", 1, 1)
 LONG = Space("long_term", "test", "/^[A-Z].*/", "inf", "30d", 1, 1)
@@ -41,11 +41,14 @@ FACTS = Facts(
     is_08=True,
     raft=RAFT,
     raft_problem="",
-    raft_snapshot_of_07=False,
+    own_name="ab01",
+    raft_snapshot=False,
+    raft_of_07_since=0,
     search=Search(),
     snapshot=GOOD,
     snapshot_problem="",
     half_restored=False,
+    is_read=True,
     foresight=READ,
     wal=WalOnly(requests=1, values=2),
     room=ROOM,
@@ -113,9 +116,9 @@ def test_when_everything_is_marked_a_snapshot_is_not_asked_for() -> None:
 # -- the server --
 
 
-def test_before_the_upgrade_a_running_server_is_a_warning_and_after_it_good_to_know() -> None:
+def test_before_the_upgrade_a_running_server_blocks_and_after_it_is_good_to_know() -> None:
     running = Search(Server(4711, "influxdb", "has /data/wal/log.1 open"))
-    assert by_id(replace(OF_07, search=running))["server-running"].level == "warning"
+    assert by_id(replace(OF_07, search=running))["server-running"].level == "blocker"
     assert by_id(replace(FACTS, search=running))["server-running"].level == "info"
 
 
@@ -159,7 +162,7 @@ def test_that_nobody_was_asked_is_said_while_it_matters() -> None:
 
 
 def test_a_raft_snapshot_of_07_is_told_before_the_upgrade() -> None:
-    assert "0.8.0" in by_id(replace(OF_07, raft_snapshot_of_07=True))["raft-snapshot"].message
+    assert "0.8.0" in by_id(replace(OF_07, raft_snapshot=True))["raft-snapshot"].message
 
 
 # -- raft, spaces --
@@ -168,6 +171,18 @@ def test_a_raft_snapshot_of_07_is_told_before_the_upgrade() -> None:
 def test_a_raft_that_can_not_be_read_blocks_and_says_why() -> None:
     facts = replace(FACTS, raft=None, raft_problem="/data/raft/log: at offset 3: torn", asked=None)
     assert by_id(facts)["raft-unreadable"].message == "/data/raft/log: at offset 3: torn"
+
+
+def test_a_raft_that_knows_no_database_blocks_a_migration() -> None:
+    empty = replace(RAFT, databases=frozenset(), spaces={})
+    assert "no-databases" in blockers(replace(FACTS, raft=empty))
+    assert "no-databases" not in blockers(replace(FACTS, raft=empty, old=(MARKED,)))
+
+
+def test_a_migration_that_would_take_nothing_blocks() -> None:
+    skipped = (Skipped("gone", "cpu", "unknown-database", 1000, ("00007",)),)
+    nothing = replace(READ, points=0, skipped=skipped)
+    assert blockers(replace(FACTS, foresight=nothing)) == ["takes-nothing"]
 
 
 def test_databases_without_spaces_are_named() -> None:
@@ -219,9 +234,10 @@ def test_what_will_not_come_over_is_told_with_counts(cause: str, word: str, leve
 
 
 def test_without_reading_a_space_that_forgets_blocks_and_others_are_only_unknown() -> None:
-    assert by_id(replace(FACTS, foresight=None))["not-read"].level == "info"
+    unread = replace(FACTS, foresight=None, is_read=False)
+    assert by_id(unread)["not-read"].level == "info"
     forgets = {"test": (replace(SHORT, retention="30d"),)}
-    facts = replace(FACTS, foresight=None, asked=Asked("http://db1", "0.8.3", forgets, ()))
+    facts = replace(unread, asked=Asked("http://db1", "0.8.3", forgets, ()))
     assert blockers(facts) == ["retention"]
     assert "test/short_term (30d)" in by_id(facts)["retention"].message
 
@@ -235,8 +251,8 @@ def test_a_shard_that_no_engine_reads_blocks_and_one_that_changes_does_not() -> 
 
 # -- the WAL --
 
-OLD_GAP = Gap(Target(True, "00007"), True, 2, 1, 0, (("test", "cpu", 3),))
-NEW_GAP = Gap(Target(False, "00012"), True, 2, 0, 0, (("test", "cpu", 2),))
+OLD_GAP = Gap(Target(True, "00007"), True, "own", 2, 1, 0, (("test", "cpu", 3),))
+NEW_GAP = Gap(Target(False, "00012"), True, "own", 2, 0, 0, (("test", "cpu", 2),))
 
 
 def test_writes_that_only_the_old_wal_holds_block_the_upgrade() -> None:
@@ -252,6 +268,32 @@ def test_after_the_upgrade_the_way_back_is_told_and_gone_shards_are_only_a_warni
     assert "restore" in found.advice
     gone = replace(OLD_GAP, is_there=False)
     assert blockers(replace(FACTS, wal=WalOnly(1, 3, (gone,)))) == []
+
+
+@pytest.mark.parametrize(
+    ("owner", "word"), [("other", "wal-of-others"), ("dropped", "wal-of-dropped")]
+)
+def test_writes_for_shards_that_are_not_this_servers_block_nothing(owner: str, word: str) -> None:
+    gap = replace(OLD_GAP, owner=owner, is_there=False)
+    found = by_id(replace(OF_07, wal=WalOnly(1, 3, (gap,))))
+    assert found[word].level == "info"
+    assert "wal-only" not in found
+
+
+def test_the_torn_end_of_a_log_is_told() -> None:
+    found = by_id(replace(OF_07, wal=WalOnly(1, 3, torn={"log.1": 17})))
+    assert found["wal-torn"].message.startswith("log.1: the last 17 bytes")
+
+
+@pytest.mark.parametrize("since", [(3, 0), (0, 5), (1, 1)])
+def test_a_snapshot_that_07_went_on_after_is_no_way_back(since: tuple[int, int]) -> None:
+    facts = replace(FACTS, raft_of_07_since=since[0], wal=WalOnly(1, 3, after_snapshot=since[1]))
+    assert blockers(facts) == ["snapshot-outdated"]
+
+
+def test_a_snapshot_whose_raft_does_not_go_on_to_todays_is_a_warning() -> None:
+    facts = replace(FACTS, snapshot=replace(GOOD, raft_bytes=None))
+    assert by_id(facts)["snapshot"].level == "warning"
 
 
 def test_08s_own_wal_is_drained_by_a_running_server() -> None:
@@ -271,11 +313,11 @@ def test_a_wal_that_can_not_be_read_to_its_end_blocks() -> None:
     assert by_id(replace(OF_07, wal=WalOnly(problem=problem)))["wal-unreadable"].message == problem
 
 
-def test_a_value_that_may_have_been_deleted_is_good_to_know() -> None:
+def test_values_that_may_have_been_deleted_are_a_warning_and_no_all_clear() -> None:
     gap = replace(OLD_GAP, missing=0, newer=0, doubtful=5)
     found = by_id(replace(OF_07, wal=WalOnly(2, 5, (gap,))))
-    assert found["wal-deleted"].level == "info"
-    assert "wal-only" not in found
+    assert found["wal-deleted"].level == "warning"
+    assert not {"wal-only", "wal"} & found.keys()
 
 
 # -- entries of shard_db --
@@ -286,6 +328,7 @@ def test_a_value_that_may_have_been_deleted_is_good_to_know() -> None:
     [
         (OldShard("00009", kind="symlink"), "symlink"),
         (OldShard("00009"), "not-a-shard"),
+        (OldShard("00009", marker=Marker(True, 1), tree=Tree(files=1)), "not-a-shard"),
         (OldShard("backup-2014", has_database=True), "not-a-shard"),
         (OldShard("00009", has_database=True, foreign=("notes.txt",)), "foreign-files"),
     ],
@@ -295,6 +338,29 @@ def test_what_is_no_shard_is_told_with_what_the_migrator_does_to_it(
 ) -> None:
     found = by_id(replace(FACTS, old=(TODO, judge(shard))))[word]
     assert (found.level, found.subject) == ("warning", shard.name)
+
+
+def test_what_is_left_of_a_leveldb_without_its_current_blocks() -> None:
+    for shard in (
+        OldShard("00009", tree=Tree(files=1)),
+        OldShard("00009", tree=Tree(files=3), foreign=("notes", "more")),
+        OldShard("00009", marker=Marker(True, 1), tree=Tree(files=2)),
+    ):
+        assert blockers(replace(FACTS, old=(TODO, judge(shard)))) == ["ruins"]
+
+
+def test_a_file_among_the_shards_is_passed_by() -> None:
+    shard = judge(OldShard("backup.tar", kind="file"))
+    found = by_id(replace(FACTS, old=(TODO, shard)))["not-a-shard"]
+    assert found.level == "info"
+    assert "passes it by" in found.message
+
+
+def test_a_copy_of_a_shard_under_another_name_is_migrated_too_and_that_is_told() -> None:
+    copy = judge(OldShard("00007.bak", has_database=True))
+    facts = replace(FACTS, old=(TODO, copy))
+    assert facts.todo == (TODO, copy)
+    assert "once more" in by_id(facts)["not-a-shard"].message
 
 
 def test_an_entry_that_can_not_be_looked_at_blocks() -> None:
@@ -338,7 +404,8 @@ def test_too_few_open_files_are_a_warning_and_no_limit_is_nothing_to_tell() -> N
 
 def test_the_pauses_alone_are_told_as_the_least_that_a_migration_takes() -> None:
     message = by_id(replace(FACTS, pause_us=60_000_000))["duration"].message
-    assert "500 points (1,000 values) in 1 shard: 3 pauses of 1m take 3m" in message
+    assert "500 points (1,000 values) in 1 shard: 3 pauses of 1m take 3m;" in message
+    assert message.endswith("it is 3m in all")
 
 
 # -- a cluster --
@@ -358,6 +425,27 @@ def test_in_a_cluster_servers_and_their_shards_are_told() -> None:
     assert "cluster" not in by_id(FACTS)
 
 
+def test_a_server_of_another_node_blocks() -> None:
+    theirs = (ClusterServer(1, "cd02", True, "Leader", "db9:8099"),)
+    facts = replace(FACTS, asked=Asked("http://db9:8086", "0.8.3", RAFT.spaces, theirs))
+    assert blockers(facts) == ["other-server"]
+    assert "cd02" in by_id(facts)["other-server"].message
+    ours = (ClusterServer(1, "ab01", True, "Leader", "db1:8099"),)
+    assert blockers(replace(FACTS, asked=Asked("http://db1", "0.8.3", RAFT.spaces, ours))) == []
+
+
+@pytest.mark.parametrize(
+    ("is_here", "level"), [(True, None), (None, "warning"), (False, "blocker")]
+)
+def test_in_a_cluster_the_server_asked_has_to_be_the_one_on_this_directory(
+    is_here: bool | None, level: str | None
+) -> None:
+    members = tuple(ClusterServer(n, f"ab0{n}", n == 1, "Leader", f"db{n}:8099") for n in (1, 2))
+    asked = Asked("http://localhost:8086", "0.8.3", RAFT.spaces, members, is_here)
+    found = by_id(replace(FACTS, asked=asked))
+    assert (found["other-server"].level if level else "other-server" in found) == (level or False)
+
+
 # -- anything at all --
 
 NAMES = st.text(max_size=6)
@@ -373,6 +461,7 @@ GAPS = st.builds(
     Gap,
     st.builds(Target, st.booleans(), NAMES),
     st.booleans(),
+    st.sampled_from(["own", "other", "dropped"]),
     st.integers(0, 9),
     st.integers(0, 9),
     st.integers(0, 9),

@@ -85,17 +85,42 @@ def test_a_log_cut_anywhere_keeps_the_requests_before(requests: list[encoder.Req
         assert len(parse(log[:end])) == whole
 
 
-@pytest.mark.parametrize("broken", ["length", "all"])
-def test_a_length_that_swallows_the_requests_behind_it_is_no_torn_tail(broken: str) -> None:
+def four_requests() -> bytes:
+    """Return a log of four requests."""
     requests = [
         encoder.Request(n, 1, "test", "cpu", ("n",), (encoder.Point(0, 1, (n,)),))
         for n in range(1, 5)
     ]
-    log, _ = encoder.encode(requests)
+    return encoder.encode(requests)[0]
+
+
+def test_what_a_running_server_appends_meanwhile_is_not_read_and_is_no_garbage() -> None:
+    log = four_requests()
+    for cut, request in enumerate(parse(log)):
+        for size in (request.offset, request.offset + 5, request.end - 1):
+            found = list(wal.parse_log(io.BytesIO(log[: request.end]), size))
+            assert len(found) == cut
+
+
+@pytest.mark.parametrize("several", [1, 2])
+@pytest.mark.parametrize("garbage", [b"\xff", b"\xa7"])
+def test_whole_requests_behind_several_broken_ones_are_not_passed_over(
+    several: int, garbage: bytes
+) -> None:
+    log = four_requests()
+    start, end = parse(log)[1].offset, parse(log)[several].end
+    changed = log[:start] + garbage * (end - start) + log[end:]
+    with pytest.raises(LogError, match=f"at offset {start}: .* at offset {end}"):
+        parse(changed)
+
+
+@pytest.mark.parametrize("broken", ["length", "all"])
+def test_a_length_that_swallows_the_requests_behind_it_is_no_torn_tail(broken: str) -> None:
+    log = four_requests()
     second = parse(log)[1].offset
     head = log[second : second + 8] if broken == "length" else b"\xfe" * 8
     changed = log[:second] + head + b"\xff\xff\xff\xff" + log[second + 12 :]
-    with pytest.raises(LogError, match=rf"at offset {second}: .* with request 3 in it"):
+    with pytest.raises(LogError, match=rf"at offset {second}: .* with another request behind it"):
         parse(changed)
 
 

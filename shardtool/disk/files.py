@@ -1,4 +1,4 @@
-"""What the readers of raft's log and of the WAL share: opening a hostile file, telling zeros."""
+"""What readers of files that others write share: opening a hostile one, telling zeros."""
 
 from __future__ import annotations
 
