@@ -41,7 +41,7 @@ def add_examination(parser: argparse.ArgumentParser) -> None:
         type=_pause_of,
         default=Pause.of("100ms"),
         metavar="TIME",
-        help="how long the migrator rests after each 10,000 points, 0s to 1h "
+        help="how long the migrator rests after each 10,000 points, 0s to 60m "
         "(units u ms s m; default: 100ms)",
     )
     parser.add_argument(

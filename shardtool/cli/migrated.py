@@ -85,15 +85,20 @@ def end(
     except ShardtoolError as error:
         out.warn(str(error))
     out.document("migrate", document(told, log))
-    if told.ended in ("server-died", "stalled"):
+    if told.ended in ("server-died", "server-restarted", "stalled"):
         raise ShardtoolError(_what_went_wrong(args, told, seen, url))
     _tell_end(told, seen, errors, log, out)
-    return exits.ATTENTION if errors or seen.now.unmarked else exits.DONE
+    return exits.ATTENTION if errors or seen.passed_over else exits.DONE
 
 
 def _what_went_wrong(args: argparse.Namespace, told: Told, seen: Run, url: str) -> str:
     done = f"marked since: {names(map(short, seen.marked_since), 8)}"
     left = f"not marked: {names(map(short, (*seen.left, *seen.passed_over)), 8)}"
+    if told.ended == "server-restarted":
+        return (
+            f"{url}: expected the migration to go on, found the server started again, which ends "
+            f"it; {counted(seen)}; {done}; {left}; go on with {again(args)}"
+        )
     if told.ended == "server-died":
         return (
             f"{url}: expected the server to answer, found it gone; {counted(seen)}; {done}; "
@@ -109,8 +114,8 @@ def _what_went_wrong(args: argparse.Namespace, told: Told, seen: Run, url: str) 
 
 def _tell_end(told: Told, seen: Run, errors: int, log: MigrationLog, out: Output) -> None:
     parts = [counted(seen)]
-    if seen.now.unmarked:
-        parts.append(f"{len(seen.now.unmarked)} passed over")
+    if seen.passed_over:
+        parts.append(f"{len(seen.passed_over)} passed over")
     if errors:
         parts.append(f"{plural(errors, 'error')} logged")
     out.line(f"it has ended after {duration(told.seconds)}: {', '.join(parts)}")

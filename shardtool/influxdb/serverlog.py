@@ -27,10 +27,13 @@ _START = b") Starting Migration\n"
 _CHUNK = 1 << 18
 _MOST_A_POLL = 16 << 20  # bytes read before whoever follows is told; the rest comes the next time
 _MOST_BACK = 64 << 20  # bytes that are searched for the beginning of a migration
-_LONGEST = 1 << 16  # bytes of one entry that are kept
+_LONGEST = 1 << 12  # bytes of one entry that are kept
 _REMEMBERED = 64  # bytes before the place reached: a log that was cut and grew again differs there
 _MOST_TROUBLES = 10_000  # that are kept; the rest is counted
+_MOST_REFUSED = 100_000
 
+# captures/migrated-08/influxdb.log, line 2: the first that a server says of itself.
+_SERVER_STARTS = "Starting Influx Server "
 _FIELDS = "Error looking up fields for "
 _AGAIN = "Error migrating "
 _GETTING = "Migration error getting shard: "
@@ -252,6 +255,8 @@ class MigrationLog:
         """How many errors there were beyond those."""
         self.refused: set[str] = set()
         """Old shards that it could not open, or not mark."""
+        self.restarts = 0
+        """How often the server was started since: a migration ends with its server."""
         self._known: set[Trouble] = set()
 
     def close(self) -> None:
@@ -266,7 +271,10 @@ class MigrationLog:
                 self.take(entry)
 
     def take(self, entry: Entry) -> None:
-        """Take note of one entry; those of others than the migrator are passed over."""
+        """Take note of one entry; those of others than the migrator are passed over, but for the
+        one with which a server starts."""
+        if entry.text.startswith(_SERVER_STARTS) and entry.source.startswith("main."):
+            self.restarts += 1
         if not entry.is_migrators:
             return
         self.lines += 1
@@ -285,9 +293,9 @@ class MigrationLog:
 
     def _take_error(self, text: str) -> None:
         if text.startswith(_MARKING):
-            self.refused.add(text[len(_MARKING) :].partition(": ")[0])
+            self._refuse(text[len(_MARKING) :].partition(": ")[0])
         elif text.startswith(_GETTING) and self.shard:
-            self.refused.add(self.shard)
+            self._refuse(self.shard)
         # 0.8.3 logs an error of a query twice: where it arises, and with these words before it.
         told = text.removeprefix(_AGAIN) if text.startswith(_AGAIN + _FIELDS) else text
         trouble = Trouble(self.shard, series_of(told), told)
@@ -298,6 +306,10 @@ class MigrationLog:
             return
         self._known.add(trouble)
         self.troubles.append(trouble)
+
+    def _refuse(self, shard: str) -> None:
+        if len(self.refused) < _MOST_REFUSED:
+            self.refused.add(shard)
 
 
 def series_of(text: str) -> str:

@@ -184,6 +184,7 @@ def look_of(
         logged=log.shard,
         refused=frozenset(log.refused),
         troubles=tuple(log.troubles),
+        restarts=log.restarts,
         up=up,
     )
 

@@ -69,6 +69,7 @@ class Look:
         refused: shards that could not be opened or marked, as the log says.
         troubles: the errors of the log so far.
         up: the server answers; None where it was not asked.
+        restarts: how often the server was started, as the log says.
     """
 
     at: float
@@ -82,6 +83,7 @@ class Look:
     refused: frozenset[str] = frozenset()
     troubles: tuple[Trouble, ...] = ()
     up: bool | None = None
+    restarts: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,10 @@ class Run:
 
     @property
     def _unmarked(self) -> list[str]:
-        return sorted(self.now.unmarked, key=migrators_order, reverse=True)
+        # The migrator lists the directories once: one that has come since it never visits.
+        known = self.first.unmarked.keys() | self.first.marked.keys()
+        there = self.now.unmarked.keys() & known
+        return sorted(there, key=migrators_order, reverse=True)
 
     def _is_passed_over(self, name: str) -> bool:
         if name == self.now.locked:
@@ -276,9 +281,9 @@ def end_of(run: Run, stall: float) -> str | None:
 
     Returns:
         'marked': every directory that can be migrated is. 'passed-over': the others too are
-        behind the migrator. 'server-died', 'stalled'.
+        behind the migrator. 'server-died', 'server-restarted', 'stalled'.
     """
-    if not run.now.unmarked:
+    if not (run.left or run.passed_over):
         return "marked"
     if run.over_looks >= _OVER_LOOKS:
         return "passed-over"
@@ -288,6 +293,9 @@ def end_of(run: Run, stall: float) -> str | None:
         and run.now.at - run.down_since >= _DEAD_SECONDS
     ):
         return "server-died"
+    # Quicker than anybody's ping: it answers, and knows of no migration.
+    if run.now.restarts > run.first.restarts and run.now.locked is None:
+        return "server-restarted"
     if run.now.at - run.moved_at >= stall:
         return "stalled"
     return None

@@ -30,14 +30,14 @@ class Pause:
         Example: '100u' is sent as '100us', which is what Go's time.ParseDuration takes.
 
         Raises:
-            ValueError: it is no pause from 0s to 1h.
+            ValueError: it is no pause from 0s to 60m.
         """
         parts = _PART.findall(text.strip())
         whole = "".join(number + unit for number, unit in parts)
         length = sum(Decimal(number) * _MICROSECONDS[unit] for number, unit in parts)
         if not parts or whole != text.strip() or length > _LONGEST:
             raise ValueError(
-                f"expected a pause from 0s to 1h such as 100ms (units u ms s m), found {text!r}"
+                f"expected a pause from 0s to 60m such as 100ms (units u ms s m), found {text!r}"
             )
         sent = "".join(number + ("us" if unit == "u" else unit) for number, unit in parts)
         return cls(int(length), sent)
