@@ -24,13 +24,15 @@ WRITE = 1
 """The type of a request that writes points."""
 
 MAX_LOG = 64 << 30
-_MAX_ENTRY = 256 << 20
+# The server takes no larger body over HTTP than it has memory for; its clients send some MB.
+_MAX_ENTRY = 64 << 20
 _HEAD = struct.Struct(">III")
 _LOG_NAME = re.compile(r"log\.(\d{1,20})")
 _CHUNK = 1 << 20
 # How far and how often to look for another request behind one that ends after the file.
 _LOOK = 64 << 20
 _LOOKS = 10_000
+_SIGNATURE = 3  # bytes
 # How a request begins: a type, then a database (FORMATS.md; goproto writes fields in order).
 _FIRST_FIELDS = re.compile(rb"\x10[\x01-\x0f]\x1a")
 _BEYOND = "the server cuts its WAL off there: copy it (shardtool backup) before you start it again"
@@ -152,7 +154,11 @@ def parse_log(file: BinaryIO, size: int) -> Iterator[Request]:
 
 
 def _require_torn(file: BinaryIO, offset: int, size: int) -> None:
-    """Raise LogError where any request stands behind one that seems to be torn."""
+    """Raise LogError where a log does not end as a write that a power cut tore.
+
+    That is the beginning of a request, or nothing of it but its head: no garbage, and nothing
+    whole behind it.
+    """
     begin = offset + _HEAD.size
     rest = file.read(min(_LOOK, size - begin))
     for match in islice(_FIRST_FIELDS.finditer(rest, _HEAD.size), _LOOKS):
@@ -163,6 +169,8 @@ def _require_torn(file: BinaryIO, offset: int, size: int) -> None:
                 "expected a request, found one that ends after the file, with another request "
                 f"behind it at offset {begin + at}",
             )
+    if len(rest) >= _SIGNATURE and not (_FIRST_FIELDS.match(rest) or is_zero(rest[:_SIGNATURE])):
+        raise LogError(offset, f"expected a request, found {size - offset} bytes of something else")
 
 
 def _is_request(data: bytes, at: int) -> bool:

@@ -25,9 +25,10 @@ Value: TypeAlias = str | bool | int | float | None
 
 _SEQUENCE = struct.Struct(">Q")
 _MOST_OPEN = 32
-# Values that are tracked one by one, so that one which is written twice counts once: some 200 MB.
-# A server holds back some ten thousand.
-_MOST_TRACKED = 1_000_000
+# Of values that are tracked one by one, so that one which is written twice counts once: bytes, as
+# far as they can be told. A server holds back some ten thousand values, a few MB.
+_MOST_TRACKED = 256 << 20
+_TRACKED = 256  # bytes for one value, without its names
 _MOST_IDS = 100_000
 _ATTEMPTS = 3  # files that vanish under the reader: open again so many times in all
 
@@ -178,6 +179,11 @@ class _Key(NamedTuple):
     sequence: int
 
 
+def _cost(key: _Key) -> int:
+    column = len(key.column) if isinstance(key.column, str) else 0
+    return _TRACKED + len(key.database) + len(key.series) + column
+
+
 @dataclass
 class _Shard:
     """An open shard and what was looked up in it."""
@@ -242,8 +248,9 @@ class _Comparison:
         gone = [key for key in only if may_delete(key.database, key.series)]
         for key in gone:
             del only[key]
-        self._doubtful[target] += len(gone)
-        self._tracked -= len(gone)
+            self._tracked -= _cost(key)
+        if gone:
+            self._doubtful[target] += len(gone)
 
     def _add_series(self, database: str, series: Series, target: Target) -> None:
         shard = self._shard(target)
@@ -259,14 +266,15 @@ class _Comparison:
 
     def _note(self, target: Target, key: _Key, lack: bool | None) -> None:
         """Take what a look found: None: the shard has the value; True: it has an older one."""
-        only = self._only.setdefault(target, {})
+        only = self._only.get(target, {})
         if lack is None:
-            self._tracked -= only.pop(key, None) is not None
+            if only.pop(key, None) is not None:
+                self._tracked -= _cost(key)
         elif key in only:
             only[key] = lack
         elif self._tracked < _MOST_TRACKED:
-            only[key] = lack
-            self._tracked += 1
+            self._only.setdefault(target, {})[key] = lack
+            self._tracked += _cost(key)
         else:
             self._is_all = False
 
@@ -281,7 +289,7 @@ class _Comparison:
                 self._open.pop(target)[0].close()
                 if attempt + 1 == _ATTEMPTS:
                     self._unread[target] = str(error)
-                    self._tracked -= len(self._only.pop(target, ()))
+                    self._tracked -= sum(map(_cost, self._only.pop(target, ())))
                     return None
                 shard = self._shard(target)
         return False  # there is no such shard

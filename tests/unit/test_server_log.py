@@ -300,3 +300,9 @@ def test_the_real_log_of_a_migration_that_was_killed(capture: Callable[[str], Pa
     log.poll()
     log.poll()
     assert (log.shard, log.troubles) == ("00005", [])
+
+
+def test_a_server_that_starts_is_counted_and_nobody_else_who_says_so() -> None:
+    starts = "Starting Influx Server 0.8.3 bound to 127.0.0.1..."
+    assert said(line(starts, source="main.main:128")).restarts == 1
+    assert said(line(starts, source=f"{MIGRATOR}.migrateDir:83")).restarts == 0

@@ -114,6 +114,19 @@ def test_whole_requests_behind_several_broken_ones_are_not_passed_over(
         parse(changed)
 
 
+@pytest.mark.parametrize("noise", [b"\x80" * 40, b"\x00\x00\x00\x05\x00\x00\x00\x01\x7f" * 9])
+def test_noise_at_the_end_is_no_torn_write(noise: bytes) -> None:
+    log = four_requests()
+    with pytest.raises(LogError, match=f"at offset {len(log)}: .* {len(noise)} bytes of something"):
+        parse(log + noise)
+
+
+@pytest.mark.parametrize("kept", [12, 13, 14, 15, 20, 40])
+def test_the_beginning_of_a_request_at_the_end_is_a_torn_write(kept: int) -> None:
+    log = four_requests()
+    assert len(parse(log + log[: min(kept, parse(log)[0].length - 1)])) == 4
+
+
 @pytest.mark.parametrize("broken", ["length", "all"])
 def test_a_length_that_swallows_the_requests_behind_it_is_no_torn_tail(broken: str) -> None:
     log = four_requests()
