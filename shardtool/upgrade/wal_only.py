@@ -27,9 +27,12 @@ _SEQUENCE = struct.Struct(">Q")
 _MOST_OPEN = 32
 # Of values that are tracked one by one, so that one which is written twice counts once: bytes, as
 # far as they can be told. A server holds back some ten thousand values, a few MB.
-_MOST_TRACKED = 256 << 20
+_MOST_TRACKED = 128 << 20
 _TRACKED = 256  # bytes for one value, without its names
-_MOST_IDS = 100_000
+_TRACKED_SHARD = 1024  # and for one more shard
+_MOST_IDS = 50_000
+_MOST_SERIES = 1000  # of a gap that are named
+_LONGEST_KEPT = 500
 _ATTEMPTS = 3  # files that vanish under the reader: open again so many times in all
 
 
@@ -52,7 +55,7 @@ class Gap:
         missing: values under keys that the shard does not have.
         newer: values that the shard has with an older content.
         doubtful: values that the shard lacks, but a later delete or drop in the WAL may be why.
-        series: (database, series) and how many of the first two are its.
+        series: (database, series) and how many of the first two are its, of the 1,000 with most.
     """
 
     target: Target
@@ -273,7 +276,10 @@ class _Comparison:
         elif key in only:
             only[key] = lack
         elif self._tracked < _MOST_TRACKED:
-            self._only.setdefault(target, {})[key] = lack
+            if target not in self._only:
+                self._only[target] = {}
+                self._tracked += _TRACKED_SHARD
+            self._only[target][key] = lack
             self._tracked += _cost(key)
         else:
             self._is_all = False
@@ -315,12 +321,15 @@ class _Comparison:
         if isinstance(key.column, int):
             return new_column_id(key.column)
         text = f"{key.database}~{key.series}~{key.column}"
-        if text not in shard.ids:
+        if text in shard.ids:
+            return shard.ids[text]
+        found = shard.reader.value(COLUMN_INDEX + text.encode("utf-8", "surrogateescape"))
+        # Of names there is no end, and none of their length, in a hostile WAL.
+        if len(text) <= _LONGEST_KEPT:
             if len(shard.ids) >= _MOST_IDS:
-                shard.ids.clear()  # of names there is no end, least of all in a hostile WAL
-            name = COLUMN_INDEX + text.encode("utf-8", "surrogateescape")
-            shard.ids[text] = shard.reader.value(name)
-        return shard.ids[text]
+                shard.ids.clear()
+            shard.ids[text] = found
+        return found
 
     def _shard(self, target: Target) -> _Shard | None:
         """Return an open shard; None where there is none, or it can't be opened (unread says)."""
@@ -374,7 +383,7 @@ class _Comparison:
             missing=len(only) - newer,
             newer=newer,
             doubtful=self._doubtful[target],
-            series=tuple((*name, count) for name, count in sorted(series.items())),
+            series=tuple((*name, count) for name, count in series.most_common(_MOST_SERIES)),
         )
 
 
