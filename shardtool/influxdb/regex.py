@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any
+
+_OTHER_SURROGATES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
 @lru_cache(maxsize=256)
@@ -25,6 +28,18 @@ def compiled(regex: str) -> Any:
         if len(regex) < (2 if options.case_sensitive else 3):
             return None  # the server panics
     try:
-        return re2.compile(body.encode("utf-8", "surrogateescape"), options)
+        return re2.compile(encoded(body), options)
     except re2.error:
         return None
+
+
+def encoded(text: str) -> bytes:
+    """Return a name or a regex of raft's as the server has it.
+
+    A byte that is no UTF-8 came here as one surrogate; any other lone surrogate stood in JSON as
+    an escape, of which Go makes the replacement character.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return _OTHER_SURROGATES.sub("\ufffd", text).encode("utf-8", "surrogateescape")

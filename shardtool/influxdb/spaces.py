@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from shardtool.influxdb.model import Space
-from shardtool.influxdb.regex import compiled
+from shardtool.influxdb.regex import compiled, encoded
+from shardtool.influxdb.unicode_classes import KNOWN_CLASSES
 
 DEFAULT_SPACE = "default"
 """What 0.8 makes by itself where no space takes a series: /.*/, 7d, inf."""
@@ -27,9 +28,13 @@ _LONGEST_US = 36_525 * _UNITS_US["d"]
 _MOST_SPLIT = 1000
 _MOST_SERVERS = 1000
 _BETWEEN_SLASHES = re.compile(r"/.+/i?", re.DOTALL)
-# \Q...\E is literal; any other escape is two characters; a named group has a P in Go of 2014.
-_ESCAPE = re.compile(r"\\Q.*?(?:\\E|\Z)|\\.|\(\?<", re.DOTALL)
-_ONLY_IN_CXX = {"\\C": "\\C", "(?<": "(?<name>"}
+# \Q...\E is literal; a class of Unicode's and a named group have names; any other escape is two
+# characters.
+_PIECE = re.compile(
+    r"\\Q.*?(?:\\E|\Z)|\\[pP](?:\{\^?(?P<unicode>[^}]*)\}|.)|\\.|\(\?(?P<group>P?<)(?P<name>[^>]*)",
+    re.DOTALL,
+)
+_GROUP_NAME = re.compile(r"\w+", re.ASCII)
 
 
 def space_of(spaces: Iterable[Space], series: str) -> Space | None:
@@ -45,7 +50,7 @@ def space_of(spaces: Iterable[Space], series: str) -> Space | None:
 def takes(space: Space, series: str) -> bool:
     """Return whether a space's regex finds itself in the name of a series."""
     pattern = compiled(space.regex)
-    return pattern is not None and bool(pattern.search(series.encode("utf-8", "surrogateescape")))
+    return pattern is not None and bool(pattern.search(encoded(series)))
 
 
 def duration_us(text: str) -> int | None:
@@ -127,7 +132,25 @@ def _regex_problems(regex: str) -> list[str]:
         return [f"regex: expected UTF-8, found {regex[:60]!a}"]
     if compiled(regex) is None:
         return [f"regex: expected a regular expression of RE2's (Go's), found {shown}"]
-    for match in _ESCAPE.finditer(regex):
-        if match[0] in _ONLY_IN_CXX:
-            return [f"regex: {_ONLY_IN_CXX[match[0]]} is unknown to 0.8's Go, found {shown}"]
-    return []
+    wrong = next(_unknown_to_go(regex), None)
+    return [f"regex: {wrong} is unknown to 0.8's Go, found {shown}"] if wrong else []
+
+
+def _unknown_to_go(regex: str) -> Iterator[str]:
+    """Yield what RE2 knows today, and regexp/syntax of Go 1.1 to 1.4 did not, each by its name.
+
+    The server compiles a new space's regex before raft has it, but not that of a changed one.
+    """
+    groups = set()
+    for match in _PIECE.finditer(regex):
+        text, group, name = match[0], match["group"], match["name"]
+        if text == "\\C":
+            yield text
+        elif match["unicode"] is not None and match["unicode"] not in KNOWN_CLASSES:
+            yield f"\\p{{{match['unicode'][:40]}}}"
+        elif group == "<":
+            yield "(?<name>"
+        elif group and (name in groups or not _GROUP_NAME.fullmatch(name)):
+            why = "twice" if name in groups else "with more than A-Z, a-z, 0-9 and _ in its name"
+            yield f"a group (?P<{name[:40]}>) {why}"
+        groups.add(name)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from shardtool.influxdb.model import Space
-from shardtool.influxdb.regex import compiled
+from shardtool.influxdb.regex import compiled, encoded
 from shardtool.upgrade.samples import names_between, names_for
 
 _MOST_PAIRED = 20  # regexes: pairs grow with the square
@@ -49,8 +49,8 @@ class Trial:
         made_up = chain.from_iterable(names_for(regex) for regex in regexes)
         paired = names_between(regexes[:_MOST_PAIRED])
         self._names = tuple(dict.fromkeys(chain(("cpu", "Mem"), made_up, paired, series)))
-        encoded = [name.encode("utf-8", "surrogateescape") for name in self._names]
-        self._matched = {regex: _matched(regex, encoded) for regex in regexes}
+        as_bytes = [encoded(name) for name in self._names]
+        self._matched = {regex: _matched(regex, as_bytes) for regex in regexes}
 
     def is_wider(self, one: Space, other: Space) -> bool:
         """Return whether `one` takes each name that `other` takes, and more; it takes some."""
