@@ -109,10 +109,25 @@ def _guarded() -> int:
         if os.environ.get("SHARDTOOL_DEBUG"):
             raise
         return _tell(
-            f"a mistake in shardtool itself, nothing was done after it: {error!r}; "
+            f"a mistake in shardtool itself, nothing was done after it: {_kind_of(error)}; "
             "run it again with SHARDTOOL_DEBUG=1 and report what it prints",
             exits.FAILED,
         )
+
+
+def _kind_of(error: Exception) -> str:
+    """Return what an error is and where it arose, and nothing of what it holds.
+
+    That may be a password or what a server sent: a UnicodeEncodeError holds the whole text.
+    """
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    if place is None:
+        return type(error).__name__
+    code = place.tb_frame.f_code
+    where = f"{os.path.basename(code.co_filename)}:{place.tb_lineno}"
+    return f"{type(error).__name__} in {code.co_name} ({where})"
 
 
 def _run(argv: list[str]) -> int:

@@ -53,6 +53,11 @@ def credentials(
             f"no password for the user {user!r}: set {PASSWORD}, or {PASSWORD_FILE} to a file "
             "that holds it, or run this on a terminal to be asked"
         )
+    if not (_is_utf8(user) and _is_utf8(password)):
+        raise UsageError(
+            "the user's name or password is no UTF-8, so it can't be sent: check the terminal's "
+            f"encoding, --user and {PASSWORD}"
+        )
     # getUsernameAndPassword (api/http/api.go) takes what is not exactly two parts for an error.
     if ":" in user or ":" in password:
         raise UsageError(
@@ -60,6 +65,15 @@ def credentials(
             "Authorization header: give that user another, or make a user for this"
         )
     return Credentials(user, password)
+
+
+def _is_utf8(text: str) -> bool:
+    """Return whether text can be sent; what came from the environment may hold any bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _password_in(path: Path, named_by: str) -> str:
@@ -89,6 +103,8 @@ def _ask_for_password(user: str) -> str:
         return getpass(f"Password of the InfluxDB user {user}: ")
     except EOFError:
         raise UsageError(f"no password for the user {user!r}: the input ended") from None
+    except UnicodeDecodeError:  # it holds what was typed
+        raise UsageError("the password that was typed is no UTF-8: it can't be sent") from None
 
 
 def base_url(text: str) -> str:
@@ -108,6 +124,19 @@ def base_url(text: str) -> str:
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         usable = False
-    if not usable or not text.isprintable() or " " in text or "\\" in text:
+    printable = text.isprintable() and " " not in text and "\\" not in text
+    if not (usable and printable and _has_host(text)):
         raise UsageError(f"{text!a} is no URL of an API: {expected}")
     return text.rstrip("/")
+
+
+def _has_host(url: str) -> bool:
+    """Return whether the host of a URL is one that can be asked for: sound labels, all short."""
+    import httpx
+
+    try:
+        parts = httpx.URL(url)
+        # Both are what happens on the way to an address, and fail in ways of their own there.
+        return bool(parts.host) and bool(parts.raw_host.decode("ascii").encode("idna"))
+    except (httpx.InvalidURL, UnicodeError):
+        return False

@@ -99,6 +99,25 @@ def test_a_colon_is_refused_because_the_server_could_not_read_it(user: str, pass
     assert "h0rse" not in str(error.value)
 
 
+@pytest.mark.parametrize(("user", "password"), [("root", "a\udcffh0rse"), ("r\udcff", "h0rse")])
+def test_what_is_no_utf8_is_refused_and_the_password_not_shown(user: str, password: str) -> None:
+    with pytest.raises(UsageError, match=r"no UTF-8") as error:
+        credentials(user, {"SHARDTOOL_PASSWORD": password})
+    assert "h0rse" not in "".join(traceback.format_exception(error.value))
+
+
+def test_a_terminal_that_sends_no_utf8_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    def typed(prompt: str) -> str:
+        return b"h0rse\xff".decode()
+
+    monkeypatch.setattr(sys, "stdin", _Terminal())
+    monkeypatch.setattr("getpass.getpass", typed)
+    with pytest.raises(UsageError, match=r"no UTF-8") as error:
+        credentials(None, {})
+    assert error.value.__cause__ is None
+    assert error.value.__suppress_context__
+
+
 def test_credentials_print_without_the_password() -> None:
     found = credentials("paul", {"SHARDTOOL_PASSWORD": PASSWORD})
     Leaks().check(f"{found!r} {found}")
@@ -129,6 +148,9 @@ def test_a_base_url_is_taken_without_its_last_slash(text: str, base: str) -> Non
         *("http://db1:99999", "http://db1:0", "http://[::1", "http://db 1", "http://db1\n"),
         *("http://root:h0rse@db1:8086", "root:h0rse@db1:8086", "http://root@db1"),
         *("http://db1/?u=root&p=h0rse", "http://db1/#h0rse", "http://db1\\x", "file:///etc"),
+        *("http://a..b:8086", "http://.:1", "http://..", f"http://{'a' * 64}:1", "http://xn--a:1"),
+        *("http://\udcff:1", "http://db1/\udcff", "http://\u2603\ufe0f..x", "http://[::1%]:1"),
+        *("http://[v1.x]:1", "http://\u00ad"),
     ],
 )
 def test_what_is_no_base_url_is_refused_and_a_password_in_it_not_shown(text: str) -> None:
