@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 
 from shardtool.influxdb.model import Space
@@ -52,8 +53,17 @@ class Trial:
         as_bytes = [encoded(name) for name in self._names]
         self._matched = {regex: _matched(regex, as_bytes) for regex in regexes}
 
+    def is_unknown(self, space: Space) -> bool:
+        """Return whether a regex that a server can use matches no name that was tried."""
+        return self._matched[space.regex] == 0 and compiled(space.regex) is not None
+
     def is_wider(self, one: Space, other: Space) -> bool:
-        """Return whether `one` takes each name that `other` takes, and more; it takes some."""
+        """Return whether `one` takes each name that `other` takes, and more; it takes some.
+
+        What takes everything needs no name for that.
+        """
+        if takes_all(one.regex):
+            return not takes_all(other.regex) and compiled(other.regex) is not None
         a, b = self._matched[one.regex], self._matched[other.regex]
         return b != 0 and a != b and a | b == a
 
@@ -124,14 +134,17 @@ class Shadow:
     is_certain: bool
 
 
-def shadows(asked: Sequence[Space], series: Iterable[str] = ()) -> Mapping[str, Shadow]:
+def shadows(
+    asked: Sequence[Space], series: Iterable[str] = (), trial: Trial | None = None
+) -> Mapping[str, Shadow]:
     """Return by name the spaces that are never asked, or that no name which was tried gets to.
 
     Args:
         asked: a database's spaces in the order in which they are asked.
         series: names that are known.
+        trial: of these spaces and series, where there is one already.
     """
-    trial, found = Trial(asked, series), {}
+    trial, found = trial or Trial(asked, series), dict[str, Shadow]()
     for place, space in enumerate(asked):
         for before in asked[:place]:
             certain = takes_all(before.regex) or before.regex == space.regex
@@ -141,6 +154,7 @@ def shadows(asked: Sequence[Space], series: Iterable[str] = ()) -> Mapping[str, 
     return found
 
 
+@lru_cache(maxsize=512)
 def takes_all(regex: str) -> bool:
     """Return whether a regex surely matches every name; False also where that is not sure.
 

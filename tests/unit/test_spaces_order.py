@@ -53,6 +53,22 @@ REGEXES = st.builds(
         *("/.*/", "/^[A-Z].*/", "/^cpu\\.\\d+$/", "/load$/i", "/a|b|c/", "/^(stats|sys)\\./"),
         *("/^[^a-zA-Z]/", "/x{3,5}y/", "/\\x{263a}/", "/^\\Q.*\\E$/", "/[[:digit:]]{4}/", "/\\pN/"),
         *("/^\u00fc/", "/(?i)^FOO/", "/(?P<host>web)\\d/", "/a\\tb/", "/[\u03b1-\u03c9]/", "/\\./"),
+        *(
+            "/^\\p{Greek}/",
+            "/[\\t]/",
+            "/^[\\f\\v]$/",
+            "/^\\a\\x07[\\r]/",
+            "/^[\\x{3040}-\\x{309F}]+$/",
+        ),
+        *("/^..\\b..$/", "/^.\\B.\\b.\\b.$/", "/^(abcd){501}$/", "/^a{1000}$/", "/^\\141pi\\07$/"),
+        *(
+            "/^\\P{L}\\p{Sc}$/",
+            "/^[\\x01-\\x08]/",
+            "/^\\p{Mn}\\PL/",
+            "/^[[:^alpha:]]$/",
+            "/\\x{1F600}/",
+        ),
+        *("/^[^\\W\\d_]+$/", "/foo\\b.bar/", "/^[`']/", "/^[\u03cb-\u03ce]$/", "/^[\\001]$/"),
         *("/^.{20}$/", "/[\\]\\-]/", "/((((a))))/", "cpu", "/a/b/", "/^~/", '/"/', "/\\\\/"),
     ],
 )
@@ -78,7 +94,7 @@ def test_no_text_makes_the_reader_fail_or_talk_without_end(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["(" * 5000, "a{1000}{1000}{1000}", "(a{9}){9}" * 50, "[" * 999])
 def test_hostile_regexes_cost_little(text: str) -> None:
-    assert all(len(name) <= 2000 for name in names_for(f"/{text}/"))
+    assert all(len(name) <= 20_000 for name in names_for(f"/{text}/"))
 
 
 # -- the order --
@@ -157,6 +173,22 @@ def test_two_that_share_nothing_or_include_each_other_are_no_overlap() -> None:
     for pair in (["/^a/", "/^b/"], ["/.*/", "/^b/"]):
         made = spaces(*pair)
         assert overlaps(made, Trial(made)) == ()
+
+
+def test_what_takes_all_is_wider_than_what_no_name_is_known_of() -> None:
+    for regexes in itertools.permutations(["/.*/", "/a^b/", "/^cpu/"]):
+        assert order(*regexes)[0] == "/.*/"
+    every, none, broken = spaces("/.*/", "/a^b/", "/(/")
+    trial = Trial([every, none, broken])
+    assert trial.is_wider(every, none)
+    assert not trial.is_wider(none, every)
+    assert not trial.is_wider(every, broken)
+    assert [trial.is_unknown(space) for space in (every, none, broken)] == [False, True, False]
+
+
+def test_a_name_that_is_given_makes_a_regex_known() -> None:
+    never = spaces("/^.{9}\\B.{3}x\\By7$/")[0]
+    assert Trial([never], ["Z" * 12 + "xy7"]).is_unknown(never) is False
 
 
 # -- who is never asked --
