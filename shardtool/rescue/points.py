@@ -1,0 +1,229 @@
+"""From lost values to points that a 0.8.3 takes over HTTP as what they are; and what it can't.
+
+Pure. The facts are of 0.8.3's published source (common/serialize_series.go) and FORMATS.md
+(HTTP, "Writing"): times and sequence numbers pass through a float64; a number without point or
+exponent becomes an int64, every other a double; and a null deletes what the server has. So a point
+is sent with those columns that it lacks and with no others.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from shardtool.influxdb.keys import time_and_sequence
+from shardtool.influxdb.messages import MessageError, parse, value_of
+from shardtool.proof.columns import Name
+from shardtool.rescue.spool import Value
+
+# The server takes these two columns for the point's identity, whatever was meant.
+_RESERVED = ("time", "sequence_number")
+# RFC 3339 has no others, and raft's command that makes a shard holds its times as text.
+_FIRST_US, _LAST_US = -62_135_596_800_000_000, 253_402_300_800_000_000
+
+
+class Point(NamedTuple):
+    """A point to send: its identity, and the JSON of each of its values by column."""
+
+    time_us: int
+    sequence: int
+    values: tuple[tuple[str, str], ...]
+
+
+class Unsendable(NamedTuple):
+    """A value that can't be sent: its column, its key, and a word that says why."""
+
+    name: Name
+    time_us: int
+    sequence: int
+    why: str
+
+
+WHY = {
+    "sequence": "its sequence number does not survive the float64 that 0.8 reads it as",
+    "time": "its time does not survive the float64 that 0.8 reads it as, or is no year of RFC 3339",
+    "number": "it is a NaN or an infinity, which JSON does not have",
+    "bytes": "it is a string or a name that is no UTF-8, which JSON can't carry",
+    "name": "its column is called as the point's identity, or a name is empty or has no URL",
+    "unreadable": "its bytes are no value of InfluxDB's",
+    "refused": "the server refused it",
+}
+
+
+def json_of(stored: bytes) -> str:
+    """Given a FieldValue, return the JSON that 0.8.3 reads as the same value of the same type.
+
+    Raises:
+        ValueError: there is none; the text is a word of WHY.
+    """
+    try:
+        value = value_of(parse("FieldValue", stored))
+    except MessageError:
+        raise ValueError("unreadable") from None
+    if value is None:
+        raise ValueError("unreadable")
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("number")
+        text = repr(value)
+        # Without point or exponent it would become an integer.
+        return text if "." in text or "e" in text else text + ".0"
+    if isinstance(value, str) and not _is_utf8(value):
+        raise ValueError("bytes")
+    return json.dumps(value)
+
+
+def trouble_with_name(name: Name) -> str:
+    """Return the word of WHY for a column that can't be named in a request; empty if it can."""
+    if not all(map(_is_utf8, (name.database, name.series, name.column))):
+        return "bytes"
+    # The server splits paths at slashes after decoding them (the pat library).
+    has_path = name.database and "/" not in name.database
+    is_named = has_path and name.series and name.column
+    return "" if is_named and name.column not in _RESERVED else "name"
+
+
+def trouble_with_identity(time_us: int, sequence: int) -> str:
+    """Return the word of WHY for an identity that would arrive as another; empty for others."""
+    if not _FIRST_US <= time_us < _LAST_US or int(float(time_us)) != time_us:
+        return "time"
+    # uint64(float64(2^64 - 1)) is beyond a uint64, and Go says nothing of what comes out.
+    if int(float(sequence)) != sequence or sequence >= 1 << 63:
+        return "sequence"
+    return ""
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Run:
+    """The lost values of one column, in the order of their keys."""
+
+    name: Name
+    values: Iterator[Value]
+
+
+def points_of(runs: Sequence[Run]) -> Iterator[Point | Unsendable]:
+    """Yield the points of one series, in order, and what of them can't be sent.
+
+    Args:
+        runs: of the series' columns, each column once.
+    """
+    names = [run.name for run in runs]
+    troubles = [trouble_with_name(name) for name in names]
+    merged = heapq.merge(
+        *(_numbered(number, run.values) for number, run in enumerate(runs)),
+        key=lambda found: (found[1].suffix, found[0]),
+    )
+    suffix: bytes | None = None
+    values: list[tuple[str, str]] = []
+    for number, value in merged:
+        if value.suffix != suffix:
+            if values and suffix is not None:
+                yield Point(*time_and_sequence(suffix), tuple(values))
+            suffix, values = value.suffix, []
+        time_us, sequence = time_and_sequence(value.suffix)
+        why = troubles[number] or trouble_with_identity(time_us, sequence)
+        try:
+            text = "" if why else json_of(value.stored)
+        except ValueError as error:
+            why = str(error)
+        if why:
+            yield Unsendable(names[number], time_us, sequence, why)
+        else:
+            values.append((names[number].column, text))
+    if values and suffix is not None:
+        yield Point(*time_and_sequence(suffix), tuple(values))
+
+
+def _numbered(number: int, values: Iterable[Value]) -> Iterator[tuple[int, Value]]:
+    return ((number, value) for value in values)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Points of one series, all with the same columns; what one request holds.
+
+    One entry a request: 0.8.3 merges entries of one series, fills what one of them lacks with
+    nulls, and a null deletes (common.MergeSeries; datastore/shard.go).
+    """
+
+    database: str
+    series: str
+    columns: tuple[str, ...]
+    points: tuple[Point, ...]
+
+    @property
+    def values(self) -> int:
+        """How many values it holds."""
+        return len(self.columns) * len(self.points)
+
+    def body(self) -> bytes:
+        """Return the request's body."""
+        rows = (
+            f"[{','.join((str(p.time_us), str(p.sequence), *(text for _, text in p.values)))}]"
+            for p in self.points
+        )
+        columns = json.dumps([*_RESERVED, *self.columns])
+        name = json.dumps(self.series)
+        points = ",".join(rows)
+        return f'[{{"name":{name},"columns":{columns},"points":[{points}]}}]'.encode("ascii")
+
+    def halves(self) -> tuple[Entry, Entry]:
+        """Return it cut in two: its points, or where there is one alone its columns."""
+        half = len(self.points) // 2
+        if half:
+            return (
+                Entry(self.database, self.series, self.columns, self.points[:half]),
+                Entry(self.database, self.series, self.columns, self.points[half:]),
+            )
+        half = len(self.columns) // 2
+        (point,) = self.points
+        return self._of_columns(point, 0, half), self._of_columns(point, half, len(self.columns))
+
+    def _of_columns(self, point: Point, start: int, end: int) -> Entry:
+        cut = point._replace(values=point.values[start:end])
+        return Entry(self.database, self.series, self.columns[start:end], (cut,))
+
+
+def entries_of(
+    database: str, series: str, points: Iterable[Point], *, most_points: int, most_bytes: int
+) -> Iterator[Entry]:
+    """Yield points of a series as entries, each full or the last of its columns.
+
+    Args:
+        database: the series'.
+        series: its name.
+        points: in any order.
+        most_points: that an entry holds.
+        most_bytes: of JSON, about; a point that is larger goes alone. All entries that are being
+            filled together hold no more.
+    """
+    filling: dict[tuple[str, ...], list[Point]] = {}
+    sizes: dict[tuple[str, ...], int] = {}
+
+    def taken(columns: tuple[str, ...]) -> Entry:
+        del sizes[columns]
+        return Entry(database, series, columns, tuple(filling.pop(columns)))
+
+    for point in points:
+        columns = tuple(column for column, _ in point.values)
+        size = 40 + sum(len(text) + 1 for _, text in point.values)
+        while sizes and sum(sizes.values()) + size > most_bytes:
+            yield taken(max(sizes, key=sizes.__getitem__))
+        filling.setdefault(columns, []).append(point)
+        sizes[columns] = sizes.get(columns, 0) + size
+        if len(filling[columns]) >= most_points:
+            yield taken(columns)
+    for columns in list(filling):
+        yield taken(columns)

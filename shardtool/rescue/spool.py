@@ -1,0 +1,138 @@
+"""Lost values on their way from a proof to a server: on disk, column by column, in key order.
+
+A proof finds them one column after the other; a point has one value of each. So they wait in a
+file, from which the columns of a series are read side by side: memory holds no more than a piece
+of each.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from shardtool.proof.causes import CAUSES
+from shardtool.proof.columns import Name
+from shardtool.proof.compare import Suffix
+from shardtool.proof.prove import Lost
+
+_IN_MEMORY = 1 << 20  # bytes; beyond that a spool waits on disk
+_CHUNK = 1 << 18
+_PIECE = 1 << 16  # of a column, read at a time
+
+# A record: its kind, a number of it, and the length of what follows.
+_HEAD = struct.Struct(">cBI")
+_COLUMN, _VALUE, _END = b"C", b"V", b"E"
+_SUFFIX = 16
+_LATER = 0x7F  # in place of a cause that the end of the column tells
+_DIFFERENT = 0x80  # the new storage has another content under its key
+
+
+class Value(NamedTuple):
+    """A lost value: its key without the column, its FieldValue, and why it is lost."""
+
+    suffix: Suffix
+    stored: bytes
+    cause: str
+    is_different: bool
+
+
+@dataclass(frozen=True)
+class Column:
+    """Where the lost values of one column are in a spool's file.
+
+    Args:
+        name: the column.
+        start: offset of its first value.
+        end: offset behind its last.
+        rest: the cause of those values that had none yet.
+    """
+
+    name: Name
+    start: int
+    end: int
+    rest: str
+
+
+class Spool:
+    """Takes a shard's lost values in a proof, in place of proof.listing.Listing."""
+
+    def __init__(self, shard: str, scratch: Path) -> None:
+        """Begin the spool of `shard`; what does not fit memory waits in `scratch`."""
+        self._file = self._opened(scratch)
+        self._name: Name | None = None
+
+    def _opened(self, scratch: Path) -> tempfile.SpooledTemporaryFile[bytes]:
+        return tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(scratch))
+
+    def add(self, lost: Lost) -> None:
+        """Add a value."""
+        if lost.name != self._name:
+            self._name = lost.name
+            parts = [lost.name.database, lost.name.series, lost.name.column]
+            self._write(_COLUMN, 0, json.dumps(parts).encode("ascii"))
+        cause = CAUSES.index(lost.cause) if lost.cause else _LATER
+        different = _DIFFERENT * (lost.found is not None)
+        self._write(_VALUE, cause | different, lost.suffix + lost.stored)
+
+    def column_ends(self, cause: str) -> None:
+        """Say why its values without a cause are lost."""
+        self._write(_END, CAUSES.index(cause), b"")
+        self._name = None
+
+    def _write(self, kind: bytes, number: int, content: bytes) -> None:
+        self._file.write(_HEAD.pack(kind, number, len(content)) + content)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield all of it in pieces of some size."""
+        self._file.seek(0)
+        while chunk := self._file.read(_CHUNK):
+            yield chunk
+
+
+def columns_in(file: BinaryIO) -> Iterator[Column]:
+    """Yield the columns of a spool from the file's place to its end."""
+    name = Name("", "", "")
+    start = at = file.tell()
+    while head := file.read(_HEAD.size):
+        kind, number, length = _HEAD.unpack(head)
+        at += _HEAD.size + length
+        if kind == _COLUMN:
+            name, start = Name(*json.loads(file.read(length))), at
+        elif kind == _END:
+            yield Column(name, start, at - _HEAD.size, CAUSES[number])
+        else:
+            file.seek(length, 1)
+
+
+def values_of(file: BinaryIO, column: Column) -> Iterator[Value]:
+    """Yield a column's values in the order of their keys; other readers may use the file too."""
+    at, buffer = column.start, b""
+    while at < column.end or buffer:
+        if len(buffer) < _HEAD.size or len(buffer) < _HEAD.size + _HEAD.unpack_from(buffer)[2]:
+            file.seek(at)
+            wanted = _HEAD.size + (_HEAD.unpack_from(buffer)[2] if len(buffer) >= _HEAD.size else 0)
+            piece = file.read(min(max(_PIECE, wanted), column.end - at))
+            at += len(piece)
+            buffer += piece
+            continue
+        place = 0
+        while len(buffer) - place >= _HEAD.size:
+            _, number, length = _HEAD.unpack_from(buffer, place)
+            begin = place + _HEAD.size
+            if len(buffer) < begin + length:
+                break
+            content = buffer[begin : begin + length]
+            cause = number & ~_DIFFERENT
+            yield Value(
+                content[:_SUFFIX],
+                content[_SUFFIX:],
+                column.rest if cause == _LATER else CAUSES[cause],
+                bool(number & _DIFFERENT),
+            )
+            place = begin + length
+        buffer = buffer[place:]
