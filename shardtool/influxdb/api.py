@@ -58,6 +58,9 @@ _NOTHING_THERE = re.compile(
 )
 _NO_JSON = "json: unsupported value"  # encoding/json: NaN and infinities have no JSON
 _PING = Request("GET", "/ping", login=False)
+_IS_UP = _PING._replace(limit=0)
+_PATIENCE = 2.0
+"""For what the server may have to look up for long before it says a word."""
 
 
 class Api:
@@ -74,12 +77,15 @@ class Api:
         *,
         connect_timeout: float = 5.0,
         read_timeout: float = 60.0,
+        longest: float = 60.0,
         first_wait: float = 0.25,
     ) -> None:
         """Prepare to ask the server at `url`; nothing is sent yet.
 
-        Timeouts are in seconds. What fails is tried again after `first_wait` seconds, then twice
-        as many, three times at most. Raises UsageError on a `url` that is none.
+        Timeouts are in seconds. `read_timeout` is the longest silence, `longest` what a whole
+        exchange may take: twice as long where the server may have much to do, and a second more
+        for each 64 KiB that have come. What fails is tried again after `first_wait` seconds, then
+        twice as many, three times at most. Raises UsageError on a `url` that is none.
         """
         self._wire = Wire(
             url,
@@ -87,6 +93,7 @@ class Api:
             password,
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
+            longest=longest,
             first_wait=first_wait,
         )
         self.url, self.user = self._wire.url, user
@@ -141,8 +148,8 @@ class Api:
         return self._version
 
     def is_up(self) -> bool:
-        """Return whether an InfluxDB answers at once; one /ping, without a password."""
-        answer = self._wire.answers(_PING, _UP_SECONDS)
+        """Return whether an InfluxDB answers within two seconds; one /ping, without a password."""
+        answer = self._wire.answers(_IS_UP, _UP_SECONDS)
         return answer is not None and version_in(answer.version) is not None
 
     def configuration(self) -> object:
@@ -152,7 +159,9 @@ class Api:
             ShardtoolError: the server, the user's rights or the answer are not so.
         """
         self.version()
-        request = Request("GET", "/cluster/configuration", limit=_CONFIGURATION_BYTES)
+        request = Request(
+            "GET", "/cluster/configuration", limit=_CONFIGURATION_BYTES, patience=_PATIENCE
+        )
         return self._read(request, "the configuration", parsed)
 
     def databases(self) -> frozenset[str]:
@@ -222,7 +231,7 @@ class Api:
         if len(self.url) + len(path) + len(parameters) > _URL_CHARACTERS:
             raise CannotAskError(f"{self.url}: a name is too long for a URL: no query asks for it")
         self.version()
-        request = Request("GET", path, parameters, limit=limit)
+        request = Request("GET", path, parameters, limit=limit, patience=_PATIENCE)
         answer = self._as_admin(request, self._wire.repeated(request))
         if answer.status == 200:
             if answer.body is None and limit == _SMALLEST_WINDOW_BYTES:
@@ -297,23 +306,27 @@ class Api:
         self._send(Request("DELETE", path), f"the space {name!r} to be removed")
 
     def start_migration(self, pause: str) -> bool:
-        """Start the migration in the background; return False where one runs already.
+        """Start the migration in the background; return False where another runs already.
 
-        It is sent again where the connection fails: the server refuses a second one.
+        It is sent again where the connection fails: the server refuses a second one, so a refusal
+        that follows a lost answer says that ours has started.
 
         Args:
             pause: how long it rests after each 10,000 points, as Go writes it: '100ms', '0s'.
 
         Raises:
+            AnswerLostError: no answer of the server's own came, so it may have started or not.
             ShardtoolError: the server can't migrate, or can't read the pause, or refuses.
         """
         self.version()
         request = Request("POST", "/cluster/migrate_data", f"pause={quote(pause, safe='')}")
-        answer = self._wire.repeated(request, after_errors=False)
+        answer, was_lost = self._wire.insisted(request)
         if answer.status == 202:
             return True
         if answer.status == 403 and answer.text.strip() == "{}":
-            return False
+            return was_lost
+        if was_lost or answer.status >= 500:  # a proxy's, or that of a request which panicked
+            raise self._wire.lost(request, self._wire.found(answer))
         self._as_admin(request, answer)
         if answer.status == 404:
             advice = "only 0.8.0 to 0.8.3 migrate: install one of them"

@@ -8,19 +8,27 @@ holds it. Knows nothing of what is asked; influxdb.api does.
 from __future__ import annotations
 
 import json
+import os
 import time
 from base64 import b64encode
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from shardtool.errors import ShardtoolError
+from shardtool.errors import ShardtoolError, UsageError, reason_of
 from shardtool.influxdb.credentials import PASSWORD, base_url
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
+
+    from shardtool.influxdb.transport import Deadline
 
 _ATTEMPTS = 4
 _LONGEST_WAIT = 5.0
+_SLOWEST = 64 << 10
+"""Bytes of a body that earn an exchange another second: half a megabit is a slow line."""
 TEXT_BYTES = 64 << 10
 """The longest answer that is only text."""
 
@@ -37,9 +45,11 @@ class Request(NamedTuple):
     parameters: str = ""
     body: bytes | None = None
     limit: int = TEXT_BYTES
-    """The longest answer 200, in bytes."""
+    """The longest answer 200, in bytes; 0: no body is read."""
     login: bool = True
     """Send the password."""
+    patience: float = 1.0
+    """How many times as long as others it may take to be answered."""
 
 
 class Answer(NamedTuple):
@@ -76,24 +86,26 @@ class Wire:
         *,
         connect_timeout: float,
         read_timeout: float,
+        longest: float,
         first_wait: float,
     ) -> None:
         """Prepare to ask the server at `url`; nothing is sent yet. See Api."""
         # Imported on first use: status and prune must not wait for it.
-        import ssl
-
         import httpx
+
+        from shardtool.influxdb.transport import Deadline, Transport
 
         self.url = base_url(url)
         self.user = user
         self._secrets = _spellings(user, password)
         self._auth = httpx.BasicAuth(user, password)
         self._read_timeout = read_timeout
+        self._longest = longest
+        self._deadline = Deadline()
         self._first_wait = first_wait
         self._client = httpx.Client(
             timeout=httpx.Timeout(read_timeout, connect=connect_timeout),
-            # The system's authorities and no others; http has none, and loading them takes time.
-            verify=ssl.create_default_context() if self.url.startswith("https:") else False,
+            transport=Transport(_authorities(self.url), self._deadline),
             # No proxy gets the password, and no .netrc replaces it.
             trust_env=False,
             follow_redirects=False,
@@ -104,30 +116,40 @@ class Wire:
         """Close the connections."""
         self._client.close()
 
-    def repeated(self, request: Request, *, after_errors: bool = True) -> Answer:
+    def repeated(self, request: Request) -> Answer:
         """Send what may be sent again, until an answer comes, four times at the most.
 
-        Args:
-            request: what is asked.
-            after_errors: an answer of 500 and more is none.
+        An answer of 500 and more is none.
 
         Raises:
             ShardtoolError: no answer came.
         """
         problem = ""
-        for attempt in range(_ATTEMPTS):
-            if attempt:
-                time.sleep(min(self._first_wait * 2 ** (attempt - 1), _LONGEST_WAIT))
-            answer = self._attempt(request)
-            if isinstance(answer, Answer):
-                if answer.status < 500 or not after_errors:
-                    return answer
-                problem = self.found(answer)
-                continue
-            problem = answer.problem
-            if answer.is_final:
-                break
+        for found in self._attempts(request):
+            if isinstance(found, Answer):
+                if found.status < 500:
+                    return found
+                problem = self.found(found)
+            else:
+                problem = found.problem
         raise self._unanswered(request, problem)
+
+    def insisted(self, request: Request) -> tuple[Answer, bool]:
+        """Send what the server does once however often it is sent; an answer of 500 is one too.
+
+        Returns:
+            The answer, and whether it had been sent before and that answer was lost.
+
+        Raises:
+            AnswerLostError: it was sent, and no answer came.
+            ShardtoolError: it was not sent.
+        """
+        problem, lost = "", False
+        for found in self._attempts(request):
+            if isinstance(found, Answer):
+                return found, lost
+            problem, lost = found.problem, lost or found.was_sent
+        raise self.lost(request, problem) if lost else self._unanswered(request, problem)
 
     def once(self, request: Request) -> Answer:
         """Send what must not be sent again by itself.
@@ -141,46 +163,62 @@ class Wire:
             return answer
         if not answer.was_sent:
             raise self._unanswered(request, answer.problem)
-        raise AnswerLostError(
-            f"{self.url}{request.path}: sent a {request.method} and expected an answer, found: "
-            f"{answer.problem}: it may have been done or not"
-        )
+        raise self.lost(request, answer.problem)
 
     def answers(self, request: Request, seconds: float) -> Answer | None:
         """Send it once and in a hurry; return None where no answer came."""
         answer = self._attempt(request, seconds)
         return answer if isinstance(answer, Answer) else None
 
+    def _attempts(self, request: Request) -> Iterator[Answer | _Failure]:
+        """Send a request again and again while the reader asks for more and it may help."""
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(min(self._first_wait * 2 ** (attempt - 1), _LONGEST_WAIT))
+            found = self._attempt(request)
+            yield found
+            if isinstance(found, _Failure) and found.is_final:
+                return
+
     def _attempt(self, request: Request, seconds: float | None = None) -> Answer | _Failure:
-        """Send a request once.
+        """Send a request once, within its time: `seconds`, or what its patience makes of ours.
 
         No error of httpx leaves this function, not even as a context: they hold the request.
         """
+        import httpcore
         import httpx
 
-        method, path, parameters, body, limit, login = request
-        url = f"{self.url}{path}?{parameters}" if parameters else self.url + path
+        longest = self._longest * request.patience if seconds is None else seconds
+        self._deadline.begin(longest)
         try:
-            with self._client.stream(
-                method,
-                url,
-                auth=self._auth if login else None,
-                content=body,
-                headers=None if body is None else {"Content-Type": "application/json"},
-                timeout=httpx.USE_CLIENT_DEFAULT if seconds is None else seconds,
-            ) as response:
-                content = _read(response, limit if response.status_code == 200 else TEXT_BYTES)
-                version = response.headers.get("X-Influxdb-Version", "")
-                return Answer(response.status_code, version, content)
-        except httpx.ReadTimeout:
-            waited = self._read_timeout if seconds is None else seconds
-            return _Failure(f"nothing for {waited:g} seconds", True, True)
-        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            return self._exchange(request)
+        except (httpcore.ReadTimeout, httpcore.WriteTimeout):
+            if self._deadline.is_over:
+                return _Failure(f"no whole answer within {longest:g} seconds", True, True)
+            return _Failure(f"nothing for {self._read_timeout:g} seconds", True, True)
+        except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout) as error:
+            return _Failure(self.shown(str(error)), False, False)
+        except (httpcore.UnsupportedProtocol, httpx.InvalidURL) as error:
             return _Failure(self.shown(str(error)), True, False)
-        except httpx.HTTPError as error:
-            never = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-            problem = self.shown(str(error) or type(error).__name__)
-            return _Failure(problem, False, not isinstance(error, never))
+        except (httpx.HTTPError, httpcore.NetworkError, httpcore.ProtocolError) as error:
+            return _Failure(self.shown(str(error) or type(error).__name__), False, True)
+        except UnicodeError:  # of the place that it redirects to: nobody goes there
+            return _Failure("a header that can't be read", True, True)
+
+    def _exchange(self, request: Request) -> Answer:
+        """Send a request and return the answer; errors are httpx's and httpcore's."""
+        method, path, parameters, body, limit, login, _ = request
+        with self._client.stream(
+            method,
+            f"{self.url}{path}?{parameters}" if parameters else self.url + path,
+            auth=self._auth if login else None,
+            content=body,
+            headers=None if body is None else {"Content-Type": "application/json"},
+        ) as response:
+            limit = limit if response.status_code == 200 else min(limit, TEXT_BYTES)
+            content = _read(response, limit, self._deadline)
+            version = response.headers.get("X-Influxdb-Version", "")
+            return Answer(response.status_code, version, content)
 
     # -- what it says when it goes wrong --
 
@@ -188,6 +226,13 @@ class Wire:
         return ShardtoolError(
             f"{self.url}{request.path}: expected an answer, found: {problem}: check that the "
             "server runs and that the URL is its API's"
+        )
+
+    def lost(self, request: Request, problem: str) -> AnswerLostError:
+        """Return the error that says: it was sent, and nobody knows what became of it."""
+        return AnswerLostError(
+            f"{self.url}{request.path}: sent a {request.method} and expected an answer, found: "
+            f"{problem}: it may have been done or not"
         )
 
     def refused(self, request: Request, answer: Answer) -> ShardtoolError:
@@ -235,11 +280,38 @@ def _spellings(user: str, password: str) -> tuple[str, ...]:
     return sent, password, quote(password, safe=""), json.dumps(password)[1:-1]
 
 
-def _read(response: httpx.Response, limit: int) -> bytes | None:
-    """Return a body, None where it is longer than `limit`; no more than that is read."""
+def _authorities(url: str) -> ssl.SSLContext | None:
+    """Return the system's authorities and no others; http has none, and loading them takes time.
+
+    Raises:
+        UsageError: what the environment says of TLS can't be done.
+    """
+    if not url.startswith("https:"):
+        return None
+    import ssl
+
+    try:
+        return ssl.create_default_context()
+    except OSError as error:
+        path = os.environ.get("SSLKEYLOGFILE", "")
+        raise UsageError(
+            f"{path}: expected a file for the keys of TLS (SSLKEYLOGFILE), found: "
+            f"{reason_of(error)}"
+        ) from None
+
+
+def _read(response: httpx.Response, limit: int, deadline: Deadline) -> bytes | None:
+    """Return a body, None where it is longer than `limit`; no more than that is read.
+
+    What has come earns it more time, so a long answer ends as it should on a slow line, and one
+    that drips does not.
+    """
+    if not limit:
+        return None
     body = bytearray()
     for chunk in response.iter_raw():
         body += chunk
         if len(body) > limit:
             return None
+        deadline.extend(len(chunk) / _SLOWEST)
     return bytes(body)

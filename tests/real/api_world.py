@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import socket
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from fixtures import Node, Row
@@ -50,6 +53,45 @@ def row(
 def many(count: int) -> list[Row]:
     """Return rows one second apart."""
     return [row(n, time_us=1_400_000_000_000_000 + n * 1_000_000) for n in range(count)]
+
+
+Answer = Callable[[socket.socket, str], None]
+"""Says something on a connection to a request of this path; returns when it is done with it."""
+VERSION = b"X-Influxdb-Version: InfluxDB v0.8.3 (git: x) (leveldb: 1)\r\n"
+
+
+@contextlib.contextmanager
+def listening(answer: Answer) -> Iterator[str]:
+    """Serve bytes of one's own while the block runs, and yield the URL."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_accept, args=(server, answer), daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def sound(connection: socket.socket, body: bytes, status: str = "200 OK") -> None:
+    """Send a whole answer."""
+    head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n".encode()
+    connection.sendall(head + VERSION + b"\r\n" + body)
+
+
+def _accept(server: socket.socket, answer: Answer) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = server.accept()
+            threading.Thread(target=_serve, args=(connection, answer), daemon=True).start()
+
+
+def _serve(connection: socket.socket, answer: Answer) -> None:
+    with contextlib.suppress(OSError), connection:
+        while True:
+            request = b""
+            while b"\r\n\r\n" not in request:
+                received = connection.recv(1 << 16)
+                if not received:
+                    return
+                request += received
+            answer(connection, request.split()[1].decode())
 
 
 @dataclass

@@ -356,7 +356,7 @@ def test_a_version_that_cannot_migrate_is_told(tmp_path: Path) -> None:
         api.start_migration("0s")
 
 
-def test_a_start_whose_answer_was_lost_is_repeated_and_runs_already(tmp_path: Path) -> None:
+def test_a_start_whose_answer_was_lost_is_repeated_and_was_ours(tmp_path: Path) -> None:
     node, faults = Node(tmp_path / "data", version="0.8"), Faults()
     node.old_shard(1, points=10)
     with (
@@ -364,8 +364,37 @@ def test_a_start_whose_answer_was_lost_is_repeated_and_runs_already(tmp_path: Pa
         Api(url, "root", "root", first_wait=0.001) as api,
     ):
         faults.method, faults.lost = "POST", 1
-        assert not api.start_migration("0s")
+        assert api.start_migration("0s")
     assert len(changes(faults)) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "found"),
+    [
+        ({"hang": 30.0}, "nothing for 0.3 seconds"),
+        ({"drops": 9}, "disconnected"),
+        ({"lost": 1, "status": 404, "text": "gone"}, "status 404 'gone'"),
+        ({"status": 502, "text": "a proxy"}, "status 502 'a proxy'"),
+    ],
+)
+def test_a_start_without_an_answer_of_the_server_may_have_been_done(
+    fault: dict[str, object], found: str, world: Serve
+) -> None:
+    w = world(read_timeout=0.3)
+    w.api.version()
+    for name, value in {"method": "POST", **fault}.items():
+        setattr(w.faults, name, value)
+    with pytest.raises(AnswerLostError, match="it may have been done or not") as error:
+        w.api.start_migration("0s")
+    assert found in str(error.value)
+
+
+def test_a_start_that_no_server_got_was_not_done() -> None:
+    with Api("http://127.0.0.1:1", "root", "root", first_wait=0.001) as api:
+        api._version = "0.8.3"
+        with pytest.raises(ShardtoolError, match="check that the server runs") as error:
+            api.start_migration("0s")
+    assert not isinstance(error.value, AnswerLostError)
 
 
 @pytest.mark.parametrize(
@@ -373,7 +402,7 @@ def test_a_start_whose_answer_was_lost_is_repeated_and_runs_already(tmp_path: Pa
     [
         ({"status": 403, "text": "not you"}, "refused the user 'root' .status 403"),
         ({"status": 401, "text": "{}"}, "refused the user 'root' .status 401"),
-        ({"status": 500, "text": "boom"}, "status 500 'boom'"),
+        ({"status": 500, "text": "boom"}, "status 500 'boom': it may have been done or not"),
         ({"status": 200, "text": ""}, "expected the migration to start .202., found status 200"),
         ({"drops": 9}, "expected an answer"),
     ],
