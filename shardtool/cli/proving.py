@@ -17,6 +17,7 @@ from shardtool.datadir.verdict import Reason
 from shardtool.errors import InterruptedByUserError, ShardtoolError
 from shardtool.influxdb.errors import CatalogueError
 from shardtool.proof.evidence import Proofs, local_shards, prove_shards
+from shardtool.proof.listing import Listing
 from shardtool.proof.receipts import Receipts
 from shardtool.proof.run import Setting
 from shardtool.proof.source import catalogue_of
@@ -98,7 +99,8 @@ def prove_into(
         with contextlib.ExitStack() as stack:
             setting = stack.enter_context(new_side(args, layout, inventory))
             screen = stack.enter_context(Reading(shards, out))
-            ends = prove_shards(shards, layout, setting, proofs, screen, listing=listing)
+            lister = Listing if listing else None
+            ends = prove_shards(shards, layout, setting, proofs, screen, lister=lister)
             for name in stack.enter_context(contextlib.closing(ends)):
                 done += 1
                 screen.ends(name, proofs.evidence[name].values)
@@ -153,5 +155,5 @@ class Reading:
     def ends(self, shard: str, values: int) -> None:
         self.progress(shard, max(values, self._seen[shard].values), self._sizes[shard])
 
-    def lines(self, lines: bytes) -> None:
-        sys.stdout.write(lines.decode("ascii"))
+    def listed(self, shard: str, piece: bytes) -> None:
+        sys.stdout.write(piece.decode("ascii"))

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from shardtool.datadir.inventory import Inventory, OldShard
@@ -14,9 +15,10 @@ from shardtool.datadir.verdict import Evidence, Reason
 from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
 from shardtool.disk.locks import Lock, look_at_lock
 from shardtool.journal import History
+from shardtool.proof.listing import Listing
 from shardtool.proof.prove import Question
 from shardtool.proof.receipts import NewSide, Receipt, Receipts
-from shardtool.proof.run import Job, Outcome, Setting, Told, prove_all
+from shardtool.proof.run import Job, Lister, Outcome, Setting, Told, prove_all
 from shardtool.proof.source import RaftCatalogue
 from shardtool.proof.storage import LocalShard
 
@@ -92,7 +94,7 @@ def prove_shards(
     proofs: Proofs,
     told: Told,
     *,
-    listing: bool = False,
+    lister: Callable[[str, Path], Lister] | None = None,
 ) -> Generator[str, None, None]:
     """Prove `shards`, add what is found to `proofs`, and yield each one's name as it ends.
 
@@ -102,7 +104,7 @@ def prove_shards(
         setting: what to compare with.
         proofs: filled as shards end; receipts are for the caller to write.
         told: told how it goes.
-        listing: `told` gets each lost value as a JSON line.
+        lister: makes what collects a shard's lost values for `told`; None: they are not listed.
 
     Raises:
         ShardtoolError: no shard can be proven here: no room for links, a server that refuses.
@@ -115,13 +117,14 @@ def prove_shards(
                 None if shard.marker.written_at_ns is None else shard.marker.written_at_ns // 1000,
                 int(now.timestamp() * 1_000_000),
                 old_state="",
-                listing=listing,
+                listing=lister is not None,
             ),
             shard.tree.apparent_bytes,
         )
         for shard in shards
     ]
-    with contextlib.closing(prove_all(jobs, setting, told)) as outcomes:
+    ends = prove_all(jobs, setting, told, lister or Listing)
+    with contextlib.closing(ends) as outcomes:
         for outcome in outcomes:
             _take(outcome, proofs)
             yield outcome.shard

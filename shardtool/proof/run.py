@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -38,14 +38,28 @@ class Outcome:
     detail: str = ""
 
 
+class Lister(Protocol):
+    """Takes a shard's lost values while it is proven, in a child, and gives them back at the end."""
+
+    def add(self, lost: Lost) -> None:
+        """Take a value; one without a cause waits for the end of its column."""
+
+    def column_ends(self, cause: str) -> None:
+        """Learn why the column's values without a cause are lost."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield all of it in pieces."""
+
+
 class Told(Protocol):
     """Who is told how a run goes."""
 
     def progress(self, shard: str, values: int, size: int) -> None:
         """So many values and bytes of a shard are done with, in all."""
 
-    def lines(self, lines: bytes) -> None:
-        """Whole JSON lines of a shard's lost values, where they are listed."""
+    def listed(self, shard: str, piece: bytes) -> None:
+        """A piece of a shard's list of lost values, where one was asked for; of a Listing these
+        are whole lines. They come when the shard is done with, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +85,20 @@ class Job:
     size: int
 
 
-def prove_all(jobs: Sequence[Job], setting: Setting, told: Told) -> Generator[Outcome, None, None]:
+def prove_all(
+    jobs: Sequence[Job],
+    setting: Setting,
+    told: Told,
+    lister: Callable[[str, Path], Lister] = Listing,
+) -> Generator[Outcome, None, None]:
     """Prove each of `jobs`, the largest first, and yield each outcome as it comes.
 
     Args:
         jobs: the old shards.
         setting: what they are compared with.
         told: told how it goes.
+        lister: makes what takes the lost values of a shard, where they are listed: of its name
+            and a scratch directory.
 
     Raises:
         ShardtoolError: there is no room for links, or a server that is to be asked refuses.
@@ -86,11 +107,11 @@ def prove_all(jobs: Sequence[Job], setting: Setting, told: Told) -> Generator[Ou
     def work(job: Job, scratch: Path, tell: Tell) -> Outcome:
         with contextlib.ExitStack() as stack:
             asker = stack.enter_context(setting.ask()) if setting.ask is not None else None
-            return _attempts(job, setting, scratch, tell, asker)
+            return _attempts(job, setting, scratch, tell, asker, lister)
 
     def heard(job: Job, content: bytes | tuple[int, int]) -> None:
         if isinstance(content, bytes):
-            told.lines(content)
+            told.listed(job.question.shard.name, content)
         else:
             told.progress(job.question.shard.name, *content)
 
@@ -108,7 +129,7 @@ def _died(shard: Path, how: str) -> Outcome:
 class _Teller:
     """Watches a proof in the child and tells the parent, now and then."""
 
-    def __init__(self, tell: Tell, listing: Listing) -> None:
+    def __init__(self, tell: Tell, listing: Lister) -> None:
         self._tell = tell
         self._listing = listing
         self._due = 0.0
@@ -127,13 +148,18 @@ class _Teller:
 
 
 def _attempts(
-    job: Job, setting: Setting, scratch: Path, tell: Tell, asker: Asker | None
+    job: Job,
+    setting: Setting,
+    scratch: Path,
+    tell: Tell,
+    asker: Asker | None,
+    lister: Callable[[str, Path], Lister],
 ) -> Outcome:
     """Prove the shard, again where what was read has changed meanwhile."""
     shard = job.question.shard
     failure = EngineError(f"{shard}: it changes all the time: another process writes to it")
     for _ in range(_ATTEMPTS):
-        listing = Listing(shard.name, scratch)
+        listing = lister(shard.name, scratch)
         storage = NewStorage(setting.catalogue, setting.local, scratch)
         try:
             state = state_of(shard)
@@ -145,8 +171,8 @@ def _attempts(
                 teller = _Teller(tell, listing)
                 finding = prove(question, setting.catalogue, storage, scratch, teller, asker)
             if state_of(shard) == question.old_state:
-                for lines in listing.chunks():
-                    tell(lines)
+                for piece in listing.chunks():
+                    tell(piece)
                 return Outcome(shard.name, finding)
         except EngineBusyError as error:
             return Outcome(shard.name, None, "in-use", str(error))

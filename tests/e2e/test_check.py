@@ -94,7 +94,7 @@ def test_at_the_moment_of_the_captures_migration_it_would_have_foretold_each_sha
         def progress(self, shard: str, values: int, size: int) -> None:
             """Nobody looks."""
 
-        def lines(self, lines: bytes) -> None:
+        def listed(self, shard: str, piece: bytes) -> None:
             """Nobody reads."""
 
     outcomes = read_ahead(

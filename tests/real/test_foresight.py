@@ -33,7 +33,7 @@ class Nobody:
     def progress(self, shard: str, values: int, size: int) -> None:
         """Nobody looks."""
 
-    def lines(self, lines: bytes) -> None:
+    def listed(self, shard: str, piece: bytes) -> None:
         """Nobody reads."""
 
 

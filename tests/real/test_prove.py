@@ -62,7 +62,7 @@ class Quiet:
     def column_ends(self, cause: str) -> None:
         pass
 
-    def lines(self, lines: bytes) -> None:
+    def listed(self, shard: str, piece: bytes) -> None:
         pass
 
 

@@ -60,7 +60,7 @@ class Quiet:
     def progress(self, *told: object) -> None:
         pass
 
-    def lines(self, lines: bytes) -> None:
+    def listed(self, shard: str, piece: bytes) -> None:
         pass
 
 
