@@ -8,10 +8,10 @@ HAZARDS.md says how each of these has lost somebody's data.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from shardtool.influxdb.spaces import DEFAULT_SPACE
-from shardtool.upgrade import checks_of_shards
+from shardtool.upgrade import checks_of_shards, cluster
 from shardtool.upgrade.facts import Facts
 from shardtool.upgrade.findings import Finding, worst_first
 from shardtool.upgrade.spaces_order import shadows
@@ -227,16 +227,20 @@ def _spaces(facts: Facts) -> Iterator[Finding]:
     for database, several in sorted(spaces.items()):
         for name, shadow in shadows(several, facts.raft.ids.get(database, ())).items():
             by = shadow.by.name
+            subject, never = f"{database}/{name}", f"the space {name!r} of {database!r} is never "
+            never += f"asked: {by!r} was made after it and takes every series that it would"
+            never += " (as far as tried)" * (not shadow.is_certain)
             # A second space for everything does no harm; one for some series was made for a reason.
             is_wrong = shadow.is_certain and shadow.by.regex != shadow.space.regex
-            yield Finding(
-                "space-order",
-                "blocker" if is_wrong and name != DEFAULT_SPACE else "warning",
-                f"{database}/{name}",
-                f"the space {name!r} of {database!r} is never asked: {by!r} was made after it and "
-                "takes every series that it would" + " (as far as tried)" * (not shadow.is_certain),
-                "put them in order, least specific first: shardtool spaces apply FILE",
-            )
+            level = "blocker" if is_wrong and name != DEFAULT_SPACE else "warning"
+            own = sum((one.database, one.space) == (database, name) for one in facts.raft.shards)
+            advice = "put them in order, least specific first: shardtool spaces apply FILE"
+            if own:
+                has = f"it has {plural(own, 'shard')}, whose values no query finds"
+                advice = f"they are found again when {by!r} is gone; it can go while it is empty"
+                yield Finding("hidden-shards", "warning", subject, f"{never}; {has}", advice)
+            if not own or level == "blocker":
+                yield Finding("space-order", level, subject, never, advice)
 
 
 def _room(facts: Facts) -> Iterator[Finding]:
@@ -288,35 +292,9 @@ def _cluster(facts: Facts) -> Iterator[Finding]:
     raft = facts.raft
     if raft is None or len(raft.servers) < 2:
         return
-    own = next((one for one in raft.servers if one.id == raft.own_server), None)
-    here = f"this is server {own.id} ({own.raft_name})" if own else "which one this is, is unknown"
-    yield Finding(
-        "cluster",
-        "info",
-        "cluster",
-        f"{len(raft.servers)} servers: {_servers(facts)}; {here}",
-        "each has a shard_db of its own: migrate and verify on every one of them, one after the "
-        "other; --api on one speaks for that server alone",
-    )
-    if raft.shards:
-        owned = "; ".join(
-            f"server {one.id} has {names(_owned(facts, one.id), 6)}" for one in raft.servers
-        )
-        yield Finding("cluster-shards", "info", "cluster", f"new shards: {owned}")
-
-
-def _servers(facts: Facts) -> str:
-    assert facts.raft is not None
-    states = {one.id: one for one in facts.asked.servers} if facts.asked else {}
-    shown = []
-    for server in facts.raft.servers:
-        live = states.get(server.id)
-        more = f" at {live.address}" if live is not None else ""
-        more += ", the leader" if live is not None and live.is_leader else ""
-        shown.append(f"{server.id} ({server.raft_name}{more})")
-    return ", ".join(shown)
-
-
-def _owned(facts: Facts, server: int) -> Iterable[str]:
-    assert facts.raft is not None
-    return [f"{shard.id:05d}" for shard in facts.raft.shards if server in shard.servers]
+    message = cluster.members(raft, facts.asked.servers if facts.asked else ())
+    if raft.own_server is None:
+        message += "; which one this is, is unknown"
+    yield Finding("cluster", "info", "cluster", message, cluster.EACH_ITS_OWN)
+    for line in cluster.owned(raft):
+        yield Finding("cluster-shards", "info", "cluster", line)

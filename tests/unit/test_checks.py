@@ -168,6 +168,27 @@ def test_a_raft_snapshot_of_07_is_told_before_the_upgrade() -> None:
 # -- raft, spaces --
 
 
+def test_a_space_with_shards_that_is_never_asked_hides_their_values() -> None:
+    default = Space("default", "test", "/.*/", "inf", "7d", 1, 1)
+    shards = tuple(ShardRange(n, "test", "default", 0, 1, (1,)) for n in (1, 2))
+    raft = replace(RAFT, spaces={"test": (LONG, SHORT, default)}, shards=shards)
+    found = by_id(replace(FACTS, raft=raft, asked=None))
+    assert "space-order" not in found
+    hidden = found["hidden-shards"]
+    assert (hidden.level, hidden.subject) == ("warning", "test/default")
+    assert "it has 2 shards, whose values no query finds" in hidden.message
+    assert "put them in order" not in hidden.advice
+
+
+def test_a_wrong_order_with_shards_blocks_and_says_what_is_hidden() -> None:
+    shards = (ShardRange(1, "test", "long_term", 0, 1, (1,)),)
+    raft = replace(RAFT, spaces={"test": (SHORT, LONG)}, shards=shards)
+    facts = replace(FACTS, raft=raft, asked=None)
+    assert blockers(facts) == ["space-order"]
+    assert "'short_term' is gone" in by_id(facts)["space-order"].advice
+    assert "it has 1 shard" in by_id(facts)["hidden-shards"].message
+
+
 def test_a_raft_that_can_not_be_read_blocks_and_says_why() -> None:
     facts = replace(FACTS, raft=None, raft_problem="/data/raft/log: at offset 3: torn", asked=None)
     assert by_id(facts)["raft-unreadable"].message == "/data/raft/log: at offset 3: torn"
@@ -423,6 +444,15 @@ def test_in_a_cluster_servers_and_their_shards_are_told() -> None:
     assert "this is server 1" in found["cluster"].message
     assert "server 2 has 00001, 00003" in found["cluster-shards"].message
     assert "cluster" not in by_id(FACTS)
+
+
+def test_on_07_old_shards_are_said_to_be_whose_they_are() -> None:
+    old = {number: (number % 2 + 1, 3) for number in range(1, 10)}
+    servers = tuple(Member(number, f"ab0{number}") for number in (1, 2, 3, 4))
+    facts = replace(OF_07, raft=replace(RAFT, spaces={}, servers=servers, old_shards=old))
+    message = by_id(facts)["cluster-shards"].message
+    assert message.startswith("old shards: server 1 has 00002, 00004, 00006, 00008; server 2 has ")
+    assert message.endswith("00006 and 3 more; server 4 has none")
 
 
 def test_a_server_of_another_node_blocks() -> None:
