@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,6 +17,13 @@ T = TypeVar("T")
 
 # 'InfluxDB v0.8.3 (git: fbf9a47405) (leveldb: 1.23)'; from 0.9 on the number alone.
 _VERSION = re.compile(r"InfluxDB v([\w.+~-]{1,40})(?:\s|$)|v?(\d+\.\d+[\w.+~-]{0,36})$", re.ASCII)
+
+
+_ARRAY, _OBJECT = re.compile(rb"\s*\["), re.compile(rb"\s*\{")
+_HARMLESS_BYTES = 16 << 20
+"""The worst that so long an answer can be made of takes less than half a gigabyte."""
+_MEMORY_BYTES = 512 << 20
+"""What a longer one may take. A configuration of 200,000 columns takes some 100 MB."""
 
 
 class Point(NamedTuple):
@@ -70,10 +78,26 @@ def spaces_in(body: bytes) -> dict[str, tuple[Space, ...]]:
     return {database: tuple(several) for database, several in found.items()}
 
 
+def configuration_in(body: bytes) -> Mapping[str, object]:
+    """Return what GET /cluster/configuration says, taken apart no further.
+
+    Raises BrokenAnswerError.
+    """
+    if not _OBJECT.match(body):
+        raise BrokenAnswerError(f"'{body[:500].decode(errors='replace')}'")
+    found = documents(body)
+    document = next(found)
+    if not isinstance(document, dict) or "MetaStore" not in document:
+        raise BrokenAnswerError("something without 'MetaStore' for a configuration")
+    if next(found, None) is not None:
+        raise BrokenAnswerError("more than one JSON document")
+    return document
+
+
 def _listed(body: bytes, key: str, take: Callable[[dict[str, object]], T]) -> list[T]:
     """Return what `take` makes of each object in an array; each must have `key`."""
     # An array's elements are documents too, so an empty body would pass for an empty list.
-    if not body.lstrip().startswith(b"["):
+    if not _ARRAY.match(body):
         raise BrokenAnswerError(f"'{body[:500].decode(errors='replace')}'")
     found = []
     for one in documents(body):
@@ -99,18 +123,26 @@ _PLAIN = json.JSONDecoder(parse_constant=_no_constant)
 # A function call per number is slow, so only where there is a -0.
 _WITH_MINUS_ZERO = json.JSONDecoder(parse_constant=_no_constant, parse_int=_integer)
 _MINUS_ZERO = re.compile(r"-0[],}\s]")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+# Each escape from its backslash on, so that an escaped backslash begins no other; a pair is one.
+_ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]|(u[dD][89a-fA-F])|.)", re.S)
 
 
 def documents(body: bytes) -> Iterator[Any]:
     """Yield the JSON documents of an answer, which follow each other with nothing in between.
 
     Raises: BrokenAnswerError where something else stands there. That is how an error looks which
-    comes when the first points are out already: its text follows the last document.
+    comes when the first points are out already: its text follows the last document. Also where
+    text holds half a surrogate pair, which is no character and can't be encoded (Go's encoding/json
+    sends none), and where the documents would take too much memory.
     """
     try:
         text = body.decode()
     except UnicodeDecodeError:
         raise BrokenAnswerError("bytes that are no UTF-8") from None
+    if _SURROGATE.search(text) and any(found[1] for found in _ESCAPE.finditer(text)):
+        raise BrokenAnswerError("half a surrogate pair, which is no character")
+    _require_room(body, text)
     decoder = _WITH_MINUS_ZERO if _MINUS_ZERO.search(text) else _PLAIN
     at = 0
     while at < len(text):
@@ -125,11 +157,17 @@ def documents(body: bytes) -> Iterator[Any]:
         yield from document if isinstance(document, list) else (document,)
 
 
-def parsed(body: bytes) -> object:
-    found = list(documents(body))
-    if len(found) != 1:
-        raise BrokenAnswerError(f"{len(found)} JSON documents")
-    return found[0]
+def _require_room(body: bytes, text: str) -> None:
+    """Raise BrokenAnswerError where documents may take more memory than any configuration does.
+
+    Counted by what CPython makes of it, at the most: an object, an array, a key or a value.
+    """
+    if len(body) <= _HARMLESS_BYTES:
+        return
+    parts = 240 * body.count(b"{") + 100 * body.count(b"[")
+    parts += 80 * (body.count(b",") + body.count(b":"))
+    if len(body) + 2 * sys.getsizeof(text) + parts > _MEMORY_BYTES:
+        raise BrokenAnswerError(f"what would take more than {_MEMORY_BYTES >> 20} MiB of memory")
 
 
 def points_in(

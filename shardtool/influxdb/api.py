@@ -19,14 +19,15 @@ from shardtool.errors import ShardtoolError
 from shardtool.influxdb.answers import (
     BrokenAnswerError,
     Point,
+    configuration_in,
     databases_in,
     documents,
-    parsed,
     points_in,
     servers_in,
     spaces_in,
     version_in,
 )
+from shardtool.influxdb.catalogue import Catalogue, CatalogueError, from_configuration
 from shardtool.influxdb.model import ClusterServer, Space
 from shardtool.influxdb.query import (
     EARLIEST_US,
@@ -40,11 +41,12 @@ from shardtool.influxdb.wire import Answer, Request, Wire
 
 T = TypeVar("T")
 
-_CONFIGURATION_BYTES = 512 << 20
+_CONFIGURATION_BYTES = 64 << 20
+"""The longest /cluster/configuration; one of 200,000 columns is some 20 MB at the most."""
 _LIST_BYTES = 16 << 20
 _ANSWER_BYTES = 16 << 20
 """The longest answer to one query; a window of time that has more is cut in two."""
-_SMALLEST_WINDOW_BYTES = 256 << 20
+_SMALLEST_WINDOW_BYTES = 64 << 20
 """The longest answer for a single microsecond, which can't be cut."""
 _FIRST_WINDOW_US = 86_400_000_000
 _URL_CHARACTERS = 65_000
@@ -152,8 +154,8 @@ class Api:
         answer = self._wire.answers(_IS_UP, _UP_SECONDS)
         return answer is not None and version_in(answer.version) is not None
 
-    def configuration(self) -> object:
-        """Return all that raft knows: /cluster/configuration, parsed.
+    def configuration(self) -> Mapping[str, object]:
+        """Return all that raft knows: /cluster/configuration, its JSON taken apart.
 
         Raises:
             ShardtoolError: the server, the user's rights or the answer are not so.
@@ -162,7 +164,22 @@ class Api:
         request = Request(
             "GET", "/cluster/configuration", limit=_CONFIGURATION_BYTES, patience=_PATIENCE
         )
-        return self._read(request, "the configuration", parsed)
+        return self._read(request, "the configuration", configuration_in)
+
+    def catalogue(self) -> Catalogue:
+        """Return what the configuration says; see from_configuration.
+
+        Raises:
+            CatalogueError: it says nothing of the kind.
+            ShardtoolError: the server, the user's rights or the answer are not so.
+        """
+        document = self.configuration()
+        try:
+            return from_configuration(document)
+        except CatalogueError as error:
+            problem = self._wire.shown(str(error))
+        # Not in the handler: what a server says may hold the password.
+        raise CatalogueError(f"{self.url}{problem}")
 
     def databases(self) -> frozenset[str]:
         """Return the names of the databases, of 0.7 too (GET /db). Raises ShardtoolError."""
