@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 
+from shardtool.cli.options import pause_of
 from shardtool.cli.output import Output
 from shardtool.cli.progress import Progress
 from shardtool.cli.proving import Reading
@@ -38,7 +39,7 @@ def add_examination(parser: argparse.ArgumentParser) -> None:
     """Add what decides what is looked at: --pause, --no-read, --store."""
     parser.add_argument(
         "--pause",
-        type=_pause_of,
+        type=pause_of,
         default=Pause.of("100ms"),
         metavar="TIME",
         help="how long the migrator rests after each 10,000 points, 0s to 60m "
@@ -51,13 +52,6 @@ def add_examination(parser: argparse.ArgumentParser) -> None:
         "migrator will skip is then not known",
     )
     add_store(parser)
-
-
-def _pause_of(text: str) -> Pause:
-    try:
-        return Pause.of(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def look_at(args: argparse.Namespace, node: Standing, out: Output, api: Api | None) -> Facts:

@@ -11,6 +11,7 @@ from decimal import Decimal
 from shardtool.cli.output import Output
 from shardtool.datadir.layout import Layout
 from shardtool.errors import ShardtoolError, UsageError
+from shardtool.upgrade.pause import Pause
 from shardtool.words import plural, size
 
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,9})?)\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
@@ -155,6 +156,18 @@ def interval_of(text: str) -> int:
     if not 1 <= seconds <= _SECONDS["d"]:
         raise argparse.ArgumentTypeError(f"expected a duration from 1s to 1d, found {text!r}")
     return seconds
+
+
+def pause_of(text: str) -> Pause:
+    """Given a pause in the guide's units, return it.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none from 0s to 60m.
+    """
+    try:
+        return Pause.of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def count_of(text: str) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from shardtool.cli.api import login_of
 from shardtool.cli.output import Output
@@ -17,9 +18,8 @@ from shardtool.datadir.verdict import Reason
 from shardtool.errors import InterruptedByUserError, ShardtoolError
 from shardtool.influxdb.errors import CatalogueError
 from shardtool.proof.evidence import Proofs, local_shards, prove_shards
-from shardtool.proof.listing import Listing
 from shardtool.proof.receipts import Receipts
-from shardtool.proof.run import Setting
+from shardtool.proof.run import Lister, Setting
 from shardtool.proof.source import catalogue_of
 from shardtool.words import plural
 
@@ -66,6 +66,24 @@ def new_side(args: argparse.Namespace, layout: Layout, inventory: Inventory) -> 
     yield Setting(catalogue, local, ask)
 
 
+@dataclass(frozen=True)
+class Collecting:
+    """What becomes of lost values.
+
+    Args:
+        lister: collects a shard's while it is proven; see proof.run.prove_all.
+        take: takes what it has collected, piece by piece, when the shard is done with.
+    """
+
+    lister: Callable[[str, Path], Lister]
+    take: Callable[[str, bytes], object]
+
+
+def printed(shard: str, piece: bytes) -> None:
+    """Print a piece of a proof.listing.Listing, which is whole JSON lines."""
+    sys.stdout.write(piece.decode("ascii"))
+
+
 def prove_into(
     proofs: Proofs,
     shards: Sequence[OldShard],
@@ -74,7 +92,7 @@ def prove_into(
     inventory: Inventory,
     out: Output,
     *,
-    listing: bool = False,
+    collecting: Collecting | None = None,
 ) -> None:
     """Prove `shards` as --api and its options say, with a progress bar; write their receipts.
 
@@ -85,7 +103,7 @@ def prove_into(
         layout: the node.
         inventory: of it.
         out: where to tell.
-        listing: print each lost value as a JSON line.
+        collecting: takes the lost values; None: nobody does.
 
     Raises:
         ShardtoolError: it can't be done at all.
@@ -98,8 +116,8 @@ def prove_into(
     try:
         with contextlib.ExitStack() as stack:
             setting = stack.enter_context(new_side(args, layout, inventory))
-            screen = stack.enter_context(Reading(shards, out))
-            lister = Listing if listing else None
+            screen = stack.enter_context(Reading(shards, out, collecting))
+            lister = None if collecting is None else collecting.lister
             ends = prove_shards(shards, layout, setting, proofs, screen, lister=lister)
             for name in stack.enter_context(contextlib.closing(ends)):
                 done += 1
@@ -129,11 +147,14 @@ class _Seen:
 
 
 class Reading:
-    """A run's Told: the progress bar on stderr, and the list on stdout."""
+    """A run's Told: the progress bar on stderr, and whoever takes the lost values."""
 
-    def __init__(self, shards: Sequence[OldShard], out: Output) -> None:
+    def __init__(
+        self, shards: Sequence[OldShard], out: Output, collecting: Collecting | None = None
+    ) -> None:
         self._sizes = {shard.name: shard.tree.apparent_bytes for shard in shards}
         self._seen = {shard.name: _Seen() for shard in shards}
+        self._collecting = collecting
         self._values = 0
         self._bar = Progress("reading", sum(self._sizes.values()), unit="bytes", out=out)
 
@@ -156,4 +177,5 @@ class Reading:
         self.progress(shard, max(values, self._seen[shard].values), self._sizes[shard])
 
     def listed(self, shard: str, piece: bytes) -> None:
-        sys.stdout.write(piece.decode("ascii"))
+        if self._collecting is not None:
+            self._collecting.take(shard, piece)

@@ -14,7 +14,7 @@ from shardtool.cli import exits
 from shardtool.cli.api import add_api
 from shardtool.cli.options import add_shards, named_shards
 from shardtool.cli.output import Output, safe, short, table_lines, unseen
-from shardtool.cli.proving import API, ask_again, prove_into
+from shardtool.cli.proving import API, Collecting, ask_again, printed, prove_into
 from shardtool.datadir.inventory import Inventory, OldShard, take_inventory
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.datadir.verdict import Judged, as_found, judge
@@ -23,7 +23,7 @@ from shardtool.errors import UsageError
 from shardtool.journal import Journal
 from shardtool.proof.causes import CAUSES
 from shardtool.proof.evidence import Proofs, accepted_in, held, is_readable
-from shardtool.proof.listing import iso_us
+from shardtool.proof.listing import Listing, iso_us
 from shardtool.proof.prove import Loss
 from shardtool.words import plural
 
@@ -115,7 +115,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
     chosen = _chosen(args.shards, inventory, layout)
     proofs = _proofs(args, layout, chosen)
     to_read = [s for s in chosen if is_readable(s) and s.name not in proofs.receipts]
-    prove_into(proofs, to_read, args, layout, inventory, out, listing=args.list)
+    collecting = Collecting(Listing, printed) if args.list else None
+    prove_into(proofs, to_read, args, layout, inventory, out, collecting=collecting)
     judged = tuple(as_found(judge(s, proofs.evidence.get(s.name))) for s in chosen)
     report = _Report(judged, proofs, time.monotonic() - begun)
     if args.list:

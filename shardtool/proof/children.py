@@ -70,7 +70,7 @@ class Children(Generic[Item, Answer]):
         waiting = deque(items)
         cores = len(os.sched_getaffinity(0))
         gc.freeze()  # what is here now stays shared with the children
-        with _scratch() as scratch:
+        with scratch_directory() as scratch:
             try:
                 while waiting or self._running:
                     while waiting and len(self._running) < cores:
@@ -172,7 +172,7 @@ def _end_with(parent: int) -> None:
 
 
 @contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
+def scratch_directory() -> Iterator[Path]:
     """Make a directory for links and yield it; it goes at the end, and so do those of runs that
     were killed."""
     parent = Path(tempfile.gettempdir())

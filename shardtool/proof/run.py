@@ -39,7 +39,7 @@ class Outcome:
 
 
 class Lister(Protocol):
-    """Takes a shard's lost values while it is proven, in a child, and gives them back at the end."""
+    """Takes a shard's lost values while it is proven, in a child; gives them back at the end."""
 
     def add(self, lost: Lost) -> None:
         """Take a value; one without a cause waits for the end of its column."""
