@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shardtool.cli import exits
@@ -13,19 +14,21 @@ from shardtool.cli.output import Output, safe, short
 from shardtool.datadir.layout import Layout
 from shardtool.errors import ShardtoolError
 from shardtool.influxdb.catalogue import Catalogue, from_configuration
+from shardtool.influxdb.model import ClusterServer
 from shardtool.influxdb.raft import own_name
 from shardtool.influxdb.spaces import problems
 from shardtool.journal import Journal
+from shardtool.upgrade.cluster import server_documents, spaces_line
 from shardtool.upgrade.spaces import (
     Had,
     Plan,
     Step,
     difference,
     had_by,
-    plan_spaces,
     space_document,
 )
 from shardtool.upgrade.spaces_file import SpacesFile
+from shardtool.upgrade.spaces_plan import plan_spaces
 from shardtool.words import plural
 
 if TYPE_CHECKING:
@@ -57,19 +60,48 @@ def apply(args: argparse.Namespace, layout: Layout | None, wanted: SpacesFile, o
         wrong = tuple(_problems_there(args, wanted, had, len(catalogue.servers)))
         if wrong:
             return _wrong(wrong, out)
-        plan = plan_spaces(wanted.spaces, had)
-        if not out.quiet:
-            _show(plan, out)
-        for warning in plan.warnings:
-            out.warn(f"warning: {warning}")
-        for refusal in plan.refusals:
-            out.warn(refusal)
-        if plan.refusals or args.dry_run or not plan.requests:
-            return _nothing_sent(plan, api, args.dry_run, out)
-        if not confirmed(out, f"{_summary(plan)} on {api.url}.", yes=args.yes):
+
+        def planned(now: Mapping[str, Had]) -> Plan:
+            return plan_spaces(wanted.spaces, now, take_from=args.take_from, samples=args.samples)
+
+        servers = members_of(catalogue, api)
+        making = _Making(planned(had), had, planned, api, server_documents(catalogue, servers))
+        _tell(making.plan, spaces_line(catalogue, servers), out)
+        if making.plan.refusals or args.dry_run or not making.plan.requests:
+            return _nothing_sent(making, args.dry_run, out)
+        if not confirmed(out, f"{_summary(making.plan)} on {api.url}.", yes=args.yes):
             out.warn("nothing was sent")
             return exits.FAILED
-        return _make(plan, api, _Notes(_journal_of(layout, catalogue, out), api.url, out))
+        journal = _journal_of(layout, catalogue, out)
+        return _make(making, _Notes(journal, api.url, making.plan, out))
+
+
+def members_of(catalogue: Catalogue, api: Api) -> tuple[ClusterServer, ...]:
+    """Return the servers with their addresses; nothing for a server that is alone."""
+    return api.servers() if len(catalogue.servers) > 1 else ()
+
+
+@dataclass(frozen=True)
+class _Making:
+    """What is to be done, what that goes by, and how to see whether it still holds."""
+
+    plan: Plan
+    had: Mapping[str, Had]
+    again: Callable[[Mapping[str, Had]], Plan]
+    api: Api
+    servers: list[dict[str, object]]
+
+
+def _tell(plan: Plan, cluster: str, out: Output) -> None:
+    """Show a plan, and say aloud what there is to know of it."""
+    if not out.quiet:
+        _show(plan, out)
+    if cluster:
+        out.warn(cluster)
+    for warning in plan.warnings:
+        out.warn(f"warning: {warning}")
+    for refusal in plan.refusals:
+        out.warn(refusal)
 
 
 def _wrong(wrong: tuple[str, ...], out: Output) -> int:
@@ -91,6 +123,12 @@ def _problems_there(
             found = f"{space.database!r}; it has {there}"
             yield f"{where}: expected a database of the server, found {found}"
         yield from (f"{where}: {one}" for one in problems(space, servers=servers or None))
+    databases = {space.database for space in wanted.spaces}
+    named = [one.name for name in had if name in databases for one in had[name].spaces]
+    for name in args.take_from:
+        if name not in named:
+            found = ", ".join(named) or "none"
+            yield f"--take-from {name}: expected a space that is there, found {found}"
 
 
 # -- the plan --
@@ -114,7 +152,8 @@ def _details(step: Step, most: int) -> list[str]:
     if step.action == "change":
         return [short(line, most) for line in difference(step)]
     if step.action == "remove":
-        return [short(f"made again: {step.why}", most)]
+        away = "while it is away, its series go elsewhere"
+        return [short(f"made again: {step.why}", most), short(away, most)]
     space = step.space
     more = "".join(
         f", {plural(count, noun, nouns)}"
@@ -139,8 +178,9 @@ def _summary(plan: Plan) -> str:
     return f"This {', '.join(counts)}"
 
 
-def _nothing_sent(plan: Plan, api: Api, is_dry: bool, out: Output) -> int:
-    out.document("spaces", {**_document(plan, api), "dry_run": is_dry})
+def _nothing_sent(making: _Making, is_dry: bool, out: Output) -> int:
+    plan = making.plan
+    out.document("spaces", {**_document(making), "dry_run": is_dry})
     if plan.refusals:
         out.warn("nothing was sent")
         return exits.FAILED
@@ -151,9 +191,11 @@ def _nothing_sent(plan: Plan, api: Api, is_dry: bool, out: Output) -> int:
     return exits.DONE
 
 
-def _document(plan: Plan, api: Api) -> dict[str, Any]:
+def _document(making: _Making) -> dict[str, Any]:
+    plan = making.plan
     return {
-        "api": api.url,
+        "api": making.api.url,
+        "servers": making.servers,
         "steps": [
             {
                 "action": step.action,
@@ -165,6 +207,7 @@ def _document(plan: Plan, api: Api) -> dict[str, Any]:
         ],
         "warnings": list(plan.warnings),
         "refusals": list(plan.refusals),
+        "taken_from": [space_document(space) for space in plan.taken_from],
         "spaces": [space_document(space) for after in plan.after.values() for space in after],
     }
 
@@ -188,8 +231,9 @@ def _journal_of(layout: Layout | None, catalogue: Catalogue, out: Output) -> Jou
 class _Notes:
     """Tells each step when it is done, on the screen and in the journal."""
 
-    def __init__(self, journal: Journal | None, url: str, out: Output) -> None:
+    def __init__(self, journal: Journal | None, url: str, plan: Plan, out: Output) -> None:
         self._journal, self._url, self.out = journal, url, out
+        self._taken_from = plan.taken_from
         self.failed = False
 
     def __call__(self, step: Step) -> None:
@@ -199,23 +243,27 @@ class _Notes:
         if self._journal is None:
             return
         event = {"create": "space-created", "change": "space-changed", "remove": "space-removed"}
+        database = step.space.database
+        taken_from = [one.name for one in self._taken_from if one.database == database]
+        more = {"taken_from": taken_from} if taken_from else {}
         try:
             self._journal.append(
-                event[step.action], api=self._url, space=space_document(step.space)
+                event[step.action], api=self._url, space=space_document(step.space), **more
             )
         except ShardtoolError as error:
             self.failed = True
             self.out.warn(f"{step.space.name!r} was {what}, but {error}")
 
 
-def _make(plan: Plan, api: Api, notes: _Notes) -> int:
+def _make(making: _Making, notes: _Notes) -> int:
     from shardtool.upgrade.spaces_apply import execute
 
-    outcome, out = execute(plan, api, notes), notes.out
+    api, out = making.api, notes.out
+    outcome = execute(making.plan, making.had, making.again, api, notes)
     out.document(
         "spaces",
         {
-            **_document(plan, api),
+            **_document(making),
             "dry_run": False,
             "done": len(outcome.done),
             "error": outcome.error or None,

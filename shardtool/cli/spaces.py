@@ -11,14 +11,15 @@ from pathlib import Path
 
 from shardtool.cli import exits
 from shardtool.cli.api import add_api, opened_api
-from shardtool.cli.making_spaces import apply
+from shardtool.cli.making_spaces import apply, members_of
 from shardtool.cli.options import add_yes
 from shardtool.cli.output import Output, short
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.errors import ShardtoolError, UsageError, reason_of
 from shardtool.influxdb.catalogue import Catalogue, from_configuration, read_catalogue
-from shardtool.influxdb.model import Space
+from shardtool.influxdb.model import ClusterServer, Space
 from shardtool.influxdb.spaces import space_of, takes
+from shardtool.upgrade.cluster import server_documents, spaces_line
 from shardtool.upgrade.spaces import Had, had_by, like_07, space_document
 from shardtool.upgrade.spaces_file import MOST_BYTES, SpacesFile, read_spaces
 from shardtool.upgrade.spaces_order import Shadow, shadows
@@ -49,10 +50,17 @@ or an object each; replicationFactor and split may be left out:
   shardDuration = "30d"
 
 Whatever the file's order, spaces are made from the least to the most specific,
-by what their regexes match. What would be done is shown first: + is made,
-~ changed, - removed (only without shards), = is there. Spaces that are not in
-the file stay. What the server would take and then trip over (a duration 7, a
-regex /) is never sent; afterwards the spaces are read back and compared.
+by what their regexes match: names are made up from them, and --sample SERIES
+gives one where none is found. What would be done is shown first: + is made,
+~ changed, - removed (only without shards; until it is made again its series go
+elsewhere), = is there. Spaces that are not in the file stay. What the server
+would take and then trip over (a duration 7, a regex /) is never sent. Before
+each request the plan is made again, and nothing more is sent if it has changed;
+afterwards the spaces are read back and compared.
+
+0.8 looks for a series only in the shards of the space that takes it now. So a
+space with shards keeps the series that it has; --take-from NAME lets them go to
+another, and what NAME's shards hold of them is not found any more.
 
 list and explain read the raft directory, or ask the server of --api. apply
 asks --api, or else localhost at the port of config.toml.
@@ -88,6 +96,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", "-n", action="store_true", help="apply: show what would be done, no more"
     )
+    parser.add_argument(
+        "--take-from",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="apply: let series be taken from this space though it has shards, whose values of "
+        "them are not found any more then; may be given several times",
+    )
+    parser.add_argument(
+        "--sample",
+        dest="samples",
+        action="append",
+        default=[],
+        metavar="SERIES",
+        help="apply: a name to tell regexes apart by; may be given several times",
+    )
     add_yes(parser)
     add_api(
         parser,
@@ -101,12 +125,17 @@ def run(args: argparse.Namespace, out: Output) -> int:
     _check_words(args)
     if args.action == "apply":
         return apply(args, _node(args, needed=False), _wanted(args), out)
-    catalogue = _catalogue(args)
+    catalogue, servers = _catalogue(args)
     databases = _asked_for(args, had_by(catalogue))
+    members = server_documents(catalogue, servers)
     if args.action == "list":
-        _list(databases, catalogue, out)
+        _list(databases, members, out)
     else:
-        _explain(args.word, databases, out)
+        _explain(args.word, databases, members, out)
+    cluster = spaces_line(catalogue, servers)
+    if cluster and not out.quiet:
+        out.line()
+        _note(cluster, out)
     return exits.DONE
 
 
@@ -116,8 +145,8 @@ def _check_words(args: argparse.Namespace) -> None:
         raise UsageError("spaces explain needs the name of a SERIES")
     if args.action == "list" and args.word is not None:
         raise UsageError("spaces list takes no name; say --database DB for one database")
-    if args.action != "apply" and (args.like_07 or args.dry_run):
-        raise UsageError("--like-0.7 and --dry-run are for spaces apply")
+    if args.action != "apply" and (args.like_07 or args.dry_run or args.take_from or args.samples):
+        raise UsageError("--like-0.7, --dry-run, --take-from and --sample are for spaces apply")
     if args.action == "apply" and (args.word is None) == (args.like_07 is None):
         raise UsageError("spaces apply needs either a FILE ('-': stdin) or --like-0.7 DATABASE...")
     if args.like_07 is not None and args.database is not None:
@@ -139,8 +168,9 @@ def _node(args: argparse.Namespace, *, needed: bool) -> Layout | None:
         return None
 
 
-def _catalogue(args: argparse.Namespace) -> Catalogue:
-    """Return what raft knows, from --api's server or the raft directory.
+def _catalogue(args: argparse.Namespace) -> tuple[Catalogue, tuple[ClusterServer, ...]]:
+    """Return what raft knows, from --api's server or the raft directory; and the servers of a
+    cluster with their addresses, as far as a server was asked.
 
     Raises:
         ShardtoolError: it can't be told.
@@ -148,9 +178,10 @@ def _catalogue(args: argparse.Namespace) -> Catalogue:
     if args.api is None:
         layout = _node(args, needed=True)
         assert layout is not None
-        return read_catalogue(layout.raft)
+        return read_catalogue(layout.raft), ()
     with opened_api(args, None, default=False) as api:
-        return from_configuration(api.configuration())
+        catalogue = from_configuration(api.configuration())
+        return catalogue, members_of(catalogue, api)
 
 
 def _asked_for(args: argparse.Namespace, had: dict[str, Had]) -> dict[str, Had]:
@@ -183,13 +214,13 @@ def _wanted(args: argparse.Namespace) -> SpacesFile:
 # -- list --
 
 
-def _list(databases: Mapping[str, Had], catalogue: Catalogue, out: Output) -> None:
+def _list(databases: Mapping[str, Had], members: list[dict[str, object]], out: Output) -> None:
     never = {name: shadows(had.spaces, had.series) for name, had in databases.items()}
     out.document(
         "spaces",
         {
             "databases": list(databases),
-            "servers": len(catalogue.servers),
+            "servers": members,
             "spaces": [
                 {
                     **space_document(space),
@@ -241,14 +272,15 @@ def _show(name: str, had: Had, never: Mapping[str, Shadow], out: Output) -> None
     header = ("", "SPACE", "RETENTION", "DURATION", "COPIES", "SPLIT", "SHARDS", "REGEX")
     out.table(header, rows, right="rlllrrrl")
     for shadow in never.values():
-        _note(_never_asked(shadow), out)
+        _note(_never_asked(shadow, len(had.shards_of(shadow.space))), out)
 
 
-def _never_asked(shadow: Shadow) -> str:
+def _never_asked(shadow: Shadow, shards: int) -> str:
     first, space = short(shadow.by.name), short(shadow.space.name)
+    hidden = f"; values in its {plural(shards, 'shard')} are not found by queries" if shards else ""
     if shadow.is_certain:
-        return f"{space} is never asked: {first} before it takes all that it takes"
-    return f"{space} may never be asked: {first} takes each name that was tried on both"
+        return f"{space} is never asked: {first} before it takes all that it takes{hidden}"
+    return f"{space} may never be asked: {first} takes each name that was tried on both{hidden}"
 
 
 def _note(text: str, out: Output) -> None:
@@ -259,13 +291,16 @@ def _note(text: str, out: Output) -> None:
 # -- explain --
 
 
-def _explain(series: str, databases: Mapping[str, Had], out: Output) -> None:
+def _explain(
+    series: str, databases: Mapping[str, Had], members: list[dict[str, object]], out: Output
+) -> None:
     takers = {name: space_of(had.spaces, series) for name, had in databases.items()}
     out.document(
         "spaces",
         {
             "series": series,
             "databases": list(databases),
+            "servers": members,
             "known_in": [name for name, had in databases.items() if series in had.series],
             "spaces": [
                 {

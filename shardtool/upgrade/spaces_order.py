@@ -39,19 +39,58 @@ class Overlap:
 class Trial:
     """What the regexes of some spaces match among the same names."""
 
-    def __init__(self, spaces: Iterable[Space], series: Iterable[str] = ()) -> None:
+    def __init__(
+        self, spaces: Iterable[Space], series: Iterable[str] = (), samples: Iterable[str] = ()
+    ) -> None:
         """Try all names on all spaces.
 
         Args:
             spaces: of one database.
-            series: names that are known.
+            series: names that are known there.
+            samples: other names to try.
         """
         regexes = list(dict.fromkeys(space.regex for space in spaces))
         made_up = chain.from_iterable(names_for(regex) for regex in regexes)
         paired = names_between(regexes[:_MOST_PAIRED])
-        self._names = tuple(dict.fromkeys(chain(("cpu", "Mem"), made_up, paired, series)))
+        known = dict.fromkeys(series)
+        tried = chain(("cpu", "Mem"), samples, made_up, paired, known)
+        self._names = tuple(dict.fromkeys(tried))
         as_bytes = [encoded(name) for name in self._names]
         self._matched = {regex: _matched(regex, as_bytes) for regex in regexes}
+        self._known = int("".join("1" if name in known else "0" for name in self._names), 2)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that were tried."""
+        return self._names
+
+    def takes(self, space: Space, name: str) -> bool:
+        """Return whether a space takes a name that was tried."""
+        return bool(
+            self._matched[space.regex] >> (len(self._names) - 1 - self._names.index(name)) & 1
+        )
+
+    def lost_by(self, name: str, before: Sequence[Space], after: Sequence[Space]) -> str | None:
+        """Return a series that a space takes in one order of all spaces and not in another.
+
+        Where series are known, only these count: there are no values of others.
+
+        Args:
+            name: of the space.
+            before: all spaces as they are asked.
+            after: all spaces as they would be.
+        """
+        lost = self._taken(name, before) & ~self._taken(name, after)
+        return self._first(lost & self._known if self._known else lost)
+
+    def _taken(self, name: str, asked: Sequence[Space]) -> int:
+        """Return what gets to a space when all are asked in an order."""
+        left = (1 << len(self._names)) - 1
+        for space in asked:
+            if space.name == name:
+                return self._matched[space.regex] & left
+            left &= ~self._matched[space.regex]
+        return 0
 
     def is_unknown(self, space: Space) -> bool:
         """Return whether a regex that a server can use matches no name that was tried."""
@@ -74,9 +113,11 @@ class Trial:
 
     def common(self, one: Space, other: Space) -> str | None:
         """Return a name that both take, None where no name that was tried is one."""
-        both = self._matched[one.regex] & self._matched[other.regex]
+        return self._first(self._matched[one.regex] & self._matched[other.regex])
+
+    def _first(self, names: int) -> str | None:
         # The names' bits begin at the highest; see _matched.
-        return self._names[len(self._names) - both.bit_length()] if both else None
+        return self._names[len(self._names) - names.bit_length()] if names else None
 
 
 def _matched(regex: str, names: Sequence[bytes]) -> int:

@@ -11,7 +11,8 @@ from typing import Any
 
 from fixtures import Row
 from fixtures.answers import Faults
-from fixtures.raft import Space
+from fixtures.cluster import Cluster
+from fixtures.raft import Command, Space
 from shardtool.influxdb.catalogue import read_catalogue
 from tests.conftest import Run
 
@@ -58,6 +59,15 @@ class World:
     def changes(self) -> list[str]:
         """Return the requests that were to change something."""
         return [f"{one.method} {one.target}" for one in self.faults.seen if one.method != "GET"]
+
+    def gets_shard(self, space: str, *series: str) -> None:
+        """Have a space of test get a shard for these series, as a write makes one."""
+        shard = {"SpaceName": space, "Database": "test", "ServerIds": [1]}
+        times = {"StartTime": "2014-01-02T00:00:00Z", "EndTime": "2014-01-09T00:00:00Z"}
+        new = [{"name": name, "fields": ["v"]} for name in series]
+        cluster = Cluster([self.path])
+        cluster.propose(Command("create_series_field_ids", {"Database": "test", "Series": new}))
+        cluster.propose(Command("create_shards", {"Shards": [shard | times], "SpaceName": space}))
 
     def events(self) -> list[dict[str, Any]]:
         """Return what the journal tells of spaces."""

@@ -205,6 +205,7 @@ def test_a_wrong_order_is_put_right_where_there_are_no_shards(spaces_world: Make
     done = w.apply("--like-0.7", "test")
     assert done.returncode == 0, done.stderr
     assert "- long_term   made again: it has to be asked before 'short_term'" in done.stdout
+    assert "- long_term   while it is away, its series go elsewhere" in done.stdout
     assert w.asked() == ["long_term", "short_term"]
     assert w.changes()[0] == "DELETE /cluster/shard_spaces/test/long_term"
     assert [record["event"] for record in w.events()] == ["space-removed", "space-created"]
@@ -219,12 +220,79 @@ def test_a_wrong_order_with_shards_is_refused(spaces_world: Make) -> None:
     assert w.changes() == []
 
 
-def test_series_that_are_taken_from_an_automatic_default_are_warned_of(spaces_world: Make) -> None:
+def test_series_are_taken_from_a_space_with_shards_only_where_it_is_named(
+    spaces_world: Make,
+) -> None:
     w = spaces_world(Space("default", "/.*/", 7), rows=(row("cpu"),))
     done = w.apply("--like-0.7", "test")
+    assert done.returncode == 1
+    refusal, last = done.stderr.splitlines()
+    assert "default: 'short_term' would take series such as 'cpu' from it" in refusal
+    assert "not found any more" in refusal
+    assert "--take-from default" in refusal
+    assert last == "shardtool: nothing was sent"
+    assert w.changes() == []
+    done = w.apply("--like-0.7", "test", "--take-from", "default", "--json")
     assert done.returncode == 0
-    assert "'default', which has shard 1: what they hold of those is not found" in done.stderr
+    document = json.loads(done.stdout)
+    assert [space["name"] for space in document["taken_from"]] == ["default"]
+    assert "not found any more" in document["warnings"][0]
+    assert "(--take-from default)" in done.stderr
+    assert [record["taken_from"] for record in w.events()] == [["default"], ["default"]]
     assert w.asked() == ["long_term", "short_term", "default"]
+    # What it means is told from then on, and a second run needs no permission.
+    shown = " ".join(w.spaces("list", "--database", "test").stdout.split())
+    assert "default is never asked: short_term before it" in shown
+    assert "values in its 1 shard are not found by queries" in shown
+    assert w.apply("--like-0.7", "test").returncode == 0
+
+
+def test_a_space_to_take_from_that_is_not_there_is_wrong_usage(spaces_world: Make) -> None:
+    w = spaces_world(SHORT)
+    line = one_line(w.apply("--like-0.7", "test", "--take-from", "nope"), 2)
+    assert "--take-from nope: expected a space that is there, found short_term" in line
+    assert w.changes() == []
+
+
+def test_what_no_name_is_known_of_is_never_put_under_a_catch_all(spaces_world: Make) -> None:
+    w = spaces_world()
+    parts = (("greek", r"^\\p{Greek}"), ("tabbed", r"[\\t]"), ("all", ".*"))
+    file = w.file("".join(CPU.replace("^cpu", rx).replace("cpu", name) for name, rx in parts))
+    assert w.apply(file, "--database", "test").returncode == 0
+    assert w.asked()[-1] == "all"
+    assert "greek takes \u03c9" in w.spaces("explain", "\u03c9", "--database", "test").stdout
+
+
+def test_a_sample_tells_regexes_apart_that_no_name_is_made_up_for(spaces_world: Make) -> None:
+    w = spaces_world()
+    file = w.file(CPU + CPU.replace("^cpu", "a^b").replace("cpu", "never"))
+    done = w.spaces("apply", file, "--database", "test", "--dry-run")
+    assert done.returncode == 1
+    assert "no series is known that" in done.stderr
+    assert "--sample SERIES" in done.stderr
+    wide = w.file(CPU + CPU.replace("^cpu", "^cpu[^?]").replace('cpu"', 'not"'))
+    assert w.apply(wide, "--database", "test", "--sample", "cpu?").returncode == 0
+    assert w.asked() == ["not", "cpu"]
+
+
+# -- a cluster --
+
+
+def test_in_a_cluster_the_servers_are_told_and_what_is_each_nodes_own(spaces_world: Make) -> None:
+    w = spaces_world(SHORT, LONG, servers=2)
+    for words in (["list"], ["explain", "cpu"], ["apply", "--like-0.7", "test"]):
+        done = w.spaces(*words)
+        shown = " ".join((done.stdout + done.stderr).split())
+        assert "2 servers: 1 (" in shown
+        assert ", the leader), 2 (" in shown
+        assert (
+            "shard spaces are the whole cluster's, but each node's own shard_db has to be" in shown
+        )
+        document = json.loads(w.spaces(*words, "--json").stdout)
+        assert [server["id"] for server in document["servers"]] == [1, 2]
+        assert document["servers"][0]["is_leader"] is True
+    offline = w.run("--data", w.path, "spaces", "list")
+    assert "this is server 1" in " ".join(offline.stdout.split())
 
 
 def test_without_a_terminal_or_yes_nothing_is_sent(spaces_world: Make) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardtool.influxdb.model import Catalogue, Dropped, ShardRange, Space
+from shardtool.influxdb.spaces import space_of, takes
 from shardtool.upgrade.spaces import (
     Had,
     Plan,
@@ -17,10 +18,10 @@ from shardtool.upgrade.spaces import (
     difference,
     had_by,
     like_07,
-    plan_spaces,
     same_meaning,
 )
 from shardtool.upgrade.spaces_order import Trial
+from shardtool.upgrade.spaces_plan import plan_spaces
 
 SHORT, LONG = like_07("db")
 CPU = Space("cpu", "db", "/^cpu/", "inf", "30d", 1, 1)
@@ -220,12 +221,49 @@ def test_a_new_space_that_hides_a_more_specific_one_is_refused() -> None:
     assert plan([SHORT, CPU], CPU).refusals == ()
 
 
-def test_a_new_space_that_takes_series_from_one_with_shards_warns() -> None:
+def test_a_new_space_that_takes_series_from_one_with_shards_is_refused() -> None:
     found = plan([SHORT, LONG], DEFAULT, default=(5,))
-    assert found.refusals == ()
-    assert len(found.warnings) == 2
-    assert all("'default', which has shard 5" in warning for warning in found.warnings)
-    assert plan([SHORT, LONG], DEFAULT).warnings == ()
+    (refusal,) = found.refusals
+    assert refusal.startswith("db: default: 'short_term' would take series such as 'cpu' from it")
+    assert "it has shard 5: what they hold of those is not found any more" in refusal
+    assert "say --take-from default" in refusal
+    assert plan([SHORT, LONG], DEFAULT).refusals == ()
+
+
+def test_a_space_of_the_file_is_not_taken_from_either() -> None:
+    (refusal,) = plan([SHORT, LONG], SHORT, short_term=(1, 2)).refusals
+    assert refusal.startswith("db: short_term: 'long_term' would take series such as 'Mem'")
+
+
+def test_only_series_that_are_known_have_values_to_lose() -> None:
+    for series, count in ((["cpu"], 0), (["cpu", "Mem"], 1)):
+        found = plan_spaces([SHORT, LONG], {"db": Had((SHORT,), {"short_term": (1,)}, series)})
+        assert len(found.refusals) == count
+
+
+def test_what_the_operator_lets_be_taken_is_told_and_planned() -> None:
+    had = {"db": Had((DEFAULT,), {"default": (5,)}, ["cpu"])}
+    found = plan_spaces([SHORT], had, take_from=["default", "other"])
+    assert (found.refusals, found.taken_from) == ((), (DEFAULT,))
+    (warning,) = found.warnings
+    assert "it has shard 5" in warning
+    assert warning.endswith("(--take-from default)")
+    again = plan_spaces([SHORT], {"db": Had((SHORT, DEFAULT), {"default": (5,)}, ["cpu"])})
+    assert (again.requests, again.refusals, again.warnings) == ((), (), ())
+
+
+def test_a_regex_that_changes_takes_from_nothing_with_shards() -> None:
+    wide = replace(CPU, name="a", regex="/^a/")
+    found = plan([replace(wide, regex="/^(a|cpu.load)/")], wide, LOAD, load=(3,))
+    (refusal,) = [line for line in found.refusals if line.startswith("db: load")]
+    assert "'a' would take series such as" in refusal
+
+
+def test_one_that_takes_all_takes_from_one_of_which_nothing_is_known() -> None:
+    never = replace(CPU, regex="/a^b/")
+    assert plan([never, SHORT], never, cpu=(3,)).refusals
+    (refusal,) = plan([replace(SHORT, name="cpu2")], never, cpu=(3,)).refusals[:1]
+    assert "'cpu2' would take series from it, and it has shard 3" in refusal
 
 
 def test_what_was_so_before_is_neither_refused_nor_warned_of() -> None:
@@ -258,6 +296,53 @@ def test_two_that_match_the_same_are_told_and_the_first_is_never_asked() -> None
     found = plan([CPU, replace(CPU, name="again")])
     assert after(found) == ["again", "cpu"]
     assert found.warnings == ("db: cpu: 'again' takes all it takes: it would never be asked",)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_catch_all_never_comes_out_on_top_of_what_has_no_sample(place: int) -> None:
+    never, tabbed = replace(CPU, regex="/a^b/"), replace(CPU, name="tabbed", regex="/[\\t]/")
+    wanted = [never, tabbed]
+    wanted.insert(place, SHORT)
+    found = plan(wanted)
+    assert after(found)[-1] == "short_term"
+    (refusal,) = found.refusals
+    assert refusal.startswith("db: cpu: no series is known that '/a^b/' matches")
+    assert "--sample SERIES" in refusal
+
+
+def test_what_has_no_sample_is_warned_of_beside_a_catch_all_alone() -> None:
+    found = plan([replace(CPU, regex="/a^b/"), SHORT])
+    assert after(found) == ["cpu", "short_term"]
+    assert found.refusals == ()
+    assert "no series is known that '/a^b/' matches: it may never take one" in found.warnings[0]
+
+
+def test_one_that_is_there_and_has_no_sample_is_not_hidden_in_silence() -> None:
+    never = replace(CPU, name="never", regex="/a^b/")
+    assert "never" in plan([SHORT], never).refusals[0]
+    (warning,) = plan([CPU], never).warnings
+    assert "whether it takes series from 'never' can't be told" in warning
+    assert steps(plan([SHORT, never], never)) == [
+        "create short_term",
+        "remove never",
+        "create never",
+    ]
+
+
+def test_a_plan_after_which_a_space_of_the_file_is_never_asked_is_refused() -> None:
+    wide = replace(CPU, name="wide", regex="/^cpu.*/")
+    (refusal,) = plan([CPU, wide]).refusals
+    assert refusal.startswith("db: cpu: 'wide' takes all it takes: it would never be asked, by all")
+    # Names that tell them apart have to be given.
+    pair = [replace(CPU, regex="/^a.{9}[^!]$/"), replace(wide, regex="/^a.{9}$|^a.{9}[^?]$/")]
+    assert plan_spaces(pair, {"db": Had()}, samples=["a123456789"]).refusals == ()
+
+
+def test_what_is_so_already_is_only_warned_of() -> None:
+    wide = replace(CPU, name="wide", regex="/^cpu.*/")
+    found = plan([CPU, wide], wide, CPU)
+    assert (found.requests, found.refusals) == ((), ())
+    assert "it would never be asked" in found.warnings[0]
 
 
 def test_a_retention_shorter_than_a_shard_warns() -> None:
@@ -298,6 +383,84 @@ def test_what_raft_knows_is_sorted_by_database_and_space() -> None:
 
 
 # -- always --
+
+REGEXES = [
+    *(
+        "/.*/",
+        "/^\\p{Greek}/",
+        "/[\\t]/",
+        "/^..\\b..$/",
+        "/a^b/",
+        "/^cpu/",
+        "/^cpu\\.\\d/",
+        "/cpu/i",
+    ),
+    *(
+        "/load$/",
+        "/^[A-Z]/",
+        "/^.*$/",
+        "/\\pL/",
+        "/^(cpu|mem)\\./",
+        "/^mem\\.used$/",
+        "/[^a]/",
+        "/^$/",
+    ),
+]
+
+
+@given(
+    st.lists(st.sampled_from(REGEXES), min_size=1, max_size=5, unique=True),
+    st.lists(st.sampled_from(REGEXES), max_size=3, unique=True),
+    st.lists(
+        st.sampled_from(["cpu", "cpu.1", "Mem", "\u03b1", "mem.used", "a-b", "\t"]), max_size=3
+    ),
+    st.sets(st.sampled_from(REGEXES), max_size=2),
+)
+def test_where_nothing_is_told_each_name_goes_to_a_most_specific_space(
+    wanted: list[str], there: list[str], series: list[str], with_shards: set[str]
+) -> None:
+    def space(regex: str) -> Space:
+        return Space(regex, "db", regex, "inf", "7d", 1, 1)
+
+    has = Had(tuple(map(space, there)), dict.fromkeys(with_shards, (1,)), series)
+    found = plan_spaces([*map(space, wanted)], {"db": has})
+    if found.refusals or found.warnings:
+        return
+    asked = carried_out(found, has.spaces)
+    trial = Trial(asked, series)
+    for name in (*trial.names, "cpu.5", "\u03b2x", "x\ty", "mem.used", "Z", ""):
+        matching = [one for one in asked if takes(one, name)]
+        for one in matching[1:]:
+            # Unless it was so before, and is in the file of neither.
+            if one.name in wanted or matching[0].name in wanted:
+                assert not trial.is_wider(matching[0], one), name
+    for one in has.spaces:
+        if one.name in with_shards:
+            for name in series:
+                if space_of(has.spaces, name) == one:
+                    assert space_of(asked, name) == one
+
+
+@given(
+    st.lists(st.sampled_from(REGEXES), min_size=1, max_size=5, unique=True),
+    st.lists(st.sampled_from(REGEXES), max_size=4, unique=True),
+)
+def test_a_plan_that_is_made_again_in_its_midst_is_what_is_left_of_it(
+    wanted: list[str], there: list[str]
+) -> None:
+    spaces = [Space(regex, "db", regex, "inf", "7d", 1, 1) for regex in wanted]
+    left = tuple(Space(regex, "db", regex, "inf", "30d", 1, 1) for regex in there)
+    whole = plan(spaces, *left)
+    if whole.refusals:
+        return
+    for number in range(len(whole.requests)):
+        now = carried_out(replace(whole, steps=whole.requests[:number]), left)
+        again = plan(spaces, *now)
+        assert again.refusals == ()
+        assert [(one.action, one.space) for one in again.requests] == [
+            (one.action, one.space) for one in whole.requests[number:]
+        ]
+
 
 POOL = [SHORT, LONG, CPU, LOAD, replace(CPU, name="b", regex="/b$/"), DEFAULT]
 
