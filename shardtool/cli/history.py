@@ -23,7 +23,8 @@ renamed (in the trash, whole), deleted (gone). kept: it changed after the plan.
 accepted: the operator let its losses go, and why. failed: the error says where
 the shard is. finished, put-back: what a later
 prune did about one that was interrupted. migration-started, -joined (one ran
-already), -failed (the request did), -ended: what migrate did and saw.
+already), -failed (the request did), -unknown (its answer was lost), -ended:
+what migrate did and saw.
 space-created, -changed, -removed: what spaces apply did. Times are UTC."""
 
 _SHOWN = (

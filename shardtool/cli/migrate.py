@@ -7,9 +7,9 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shardtool.cli import exits
 from shardtool.cli.api import add_api, opened_api
@@ -24,6 +24,7 @@ from shardtool.datadir.layout import Layout, find_layout
 from shardtool.disk.locks import Lock, exclusive
 from shardtool.errors import BusyError, InterruptedByUserError, ShardtoolError, UsageError
 from shardtool.influxdb.serverlog import MigrationLog
+from shardtool.influxdb.wire import AnswerLostError
 from shardtool.journal import Journal
 from shardtool.upgrade.checks import MIGRATES, findings
 from shardtool.upgrade.findings import Finding
@@ -273,6 +274,7 @@ def _start(
 
     Raises:
         BusyError: another shardtool is changing the node.
+        AnswerLostError: whether it has started is not known.
         ShardtoolError: the server refuses, or the journal can't be written.
         InterruptedByUserError: before it was known what became of the request.
     """
@@ -288,10 +290,17 @@ def _start(
         )
         try:
             told.started = api.start_migration(args.pause.sent)
+        except AnswerLostError as error:
+            journal.append("migration-unknown", error=str(error))
+            raise AnswerLostError(
+                f"{error}, so it may have started: {again(args)} finds out"
+            ) from None
         except ShardtoolError as error:
             journal.append("migration-failed", error=str(error))
             raise
         except KeyboardInterrupt:
+            with contextlib.suppress(ShardtoolError):
+                journal.append("migration-unknown", error="interrupted")
             raise InterruptedByUserError(
                 "interrupted while the server was asked: whether the migration has started is "
                 "not known; shardtool migrate --wait finds out"
@@ -321,11 +330,29 @@ def _pause(args: argparse.Namespace, layout: Layout, told: Told) -> float:
     """Return the pause in seconds of the migration that runs, as far as the journal knows it."""
     pause: Pause = args.pause
     if told.already_running:
-        for record in Journal(layout).read().records:
-            if record["event"] == "migration-started":
-                with contextlib.suppress(ValueError):
-                    pause = Pause.of(str(record.get("pause")))
+        for text in _pauses(Journal(layout).read().records):
+            with contextlib.suppress(ValueError):
+                pause = Pause.of(text)
     return pause.us / 1_000_000
+
+
+def _pauses(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the pauses of those migrations that were started, as the journal has them.
+
+    It is written before the request, so what follows says that a start was none: another ran
+    already, or the server refused it.
+    """
+    found: list[str] = []
+    may_be_none = False
+    for record in records:
+        event = record["event"]
+        if event == "migration-started":
+            found.append(str(record.get("pause")))
+        elif event in ("migration-joined", "migration-failed") and may_be_none:
+            found.pop()
+        if str(event).startswith("migration-"):
+            may_be_none = event == "migration-started"
+    return found
 
 
 def _follow(

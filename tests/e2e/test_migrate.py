@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
 import os
 import re
@@ -9,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,16 @@ import pytest
 
 from fixtures import Node
 from fixtures.influxd import started
+from fixtures.server import Faults, Pace, serve
+from shardtool.cli.migrate import _pause
+from shardtool.cli.migrated import Told
 from shardtool.datadir.layout import find_layout
 from shardtool.journal import Journal
+from shardtool.upgrade.pause import Pause
 from tests.conftest import COMMAND, REPOSITORY, Listing, Run
 from tests.e2e.proof_world import document
 from tests.e2e.test_terminal import Terminal
+from tests.real.api_world import Asked, listening
 
 Migrate = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -287,6 +294,100 @@ def test_killed_it_leaves_the_migration_as_it_is_and_a_rerun_follows_it(
         process.communicate()
         found = document(migrate(server.url, "--wait", "--json"))
     assert (found["already_running"], found["ended"], found["marked"]) == (True, "marked", SHARDS)
+
+
+# -- a start whose answer is lost --
+
+WITH_SPACES = ("--override", "no-snapshot", "--no-read")
+
+
+@contextlib.contextmanager
+def served(node: Node, **faults: Any) -> Iterator[str]:
+    """Serve an upgraded node in this process; the migration's start is struck by `faults`."""
+    node.upgrade()
+    struck = Faults(only="/cluster/migrate_data", **faults)
+    with serve(node, faults=struck, pace=Pace(seconds_per_shard=0.4)) as url:
+        yield url
+
+
+def test_a_refusal_that_follows_a_lost_answer_is_a_start_of_our_own(
+    node: Node, migrate: Migrate
+) -> None:
+    with served(node, lost=1) as url:
+        done = migrate(url, *WITH_SPACES, "--wait", "--pause", "1ms", ready=False)
+    assert done.returncode == 0, done.stderr
+    first = done.stdout.splitlines()[0]
+    assert first == "the migration has started: 4 old shards to go, pause 1ms"
+    assert events(node) == ["migration-started", "migration-ended"]
+
+
+def test_a_start_without_an_answer_may_have_been_one_and_says_how_to_find_out(
+    node: Node, migrate: Migrate
+) -> None:
+    with served(node, lost=1, status=502, text="a proxy") as url:
+        done = migrate(url, *WITH_SPACES, ready=False)
+        assert done.returncode == 1
+        line = done.stderr.splitlines()[-1]
+        assert "it may have started: shardtool migrate --wait --data" in line
+        assert "finds out" in line
+        assert events(node) == ["migration-started", "migration-unknown"]
+        assert "a proxy" in records(node)[-1]["error"]
+
+
+def test_a_start_that_no_server_answers_at_all_is_not_a_failed_one(
+    node: Node, migrate: Migrate
+) -> None:
+    with served(node, drops=9) as url:
+        done = migrate(url, *WITH_SPACES, ready=False)
+    assert done.returncode == 1
+    assert "it may have started" in done.stderr.splitlines()[-1]
+    assert events(node) == ["migration-started", "migration-unknown"]
+
+
+@pytest.mark.parametrize("drip", [b"HTTP/1.1 200 OK\r\nX-A: ", b"HTTP/1.1 102 Processing\r\n\r\n"])
+def test_a_server_that_drips_ends_the_wait(node: Node, migrate: Migrate, drip: bytes) -> None:
+    def between(connection: socket.socket, asked: Asked) -> None:
+        if asked.path == "/ping" and "migration-started" in events(node):
+            connection.sendall(drip)
+            while True:
+                connection.sendall(drip[-1:] if drip.endswith(b" ") else drip)
+                time.sleep(0.1)
+        port = int(server.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as behind, connection:
+            behind.sendall(asked.head.replace(b"keep-alive", b"close"))
+            while received := behind.recv(1 << 16):
+                connection.sendall(received)
+
+    with started(node.path, "--stop-after", "1") as server, listening(between) as url:
+        began = time.monotonic()
+        done = migrate(url, "--wait", "--stall", "5s", "--json")
+        assert time.monotonic() - began < 40
+    assert done.returncode == 1, done.stderr
+    assert document(done)["ended"] in ("stalled", "server-died")
+
+
+# -- which pause --
+
+
+def test_the_pause_of_a_start_that_was_refused_is_not_that_of_the_one_that_runs(
+    node: Node,
+) -> None:
+    layout = find_layout(str(node.path), None, {})
+    journal = Journal(layout)
+    for event, pause in (
+        ("migration-started", "2s"),
+        ("migration-started", "5ms"),
+        ("migration-joined", ""),
+        ("migration-started", "7ms"),
+        ("migration-failed", ""),
+    ):
+        journal.append(event, **({"pause": pause} if pause else {}))
+    args = argparse.Namespace(pause=Pause.of("100ms"))
+    assert _pause(args, layout, Told(already_running=True)) == 2.0
+    journal.append("migration-started", pause="3s")
+    journal.append("migration-unknown", error="x")
+    assert _pause(args, layout, Told(already_running=True)) == 3.0
+    assert _pause(args, layout, Told(started=True)) == 0.1
 
 
 # -- what does not begin --

@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fixtures import Node, Row
 from fixtures.encode import Value
@@ -55,8 +56,15 @@ def many(count: int) -> list[Row]:
     return [row(n, time_us=1_400_000_000_000_000 + n * 1_000_000) for n in range(count)]
 
 
-Answer = Callable[[socket.socket, str], None]
-"""Says something on a connection to a request of this path; returns when it is done with it."""
+class Asked(NamedTuple):
+    """A request without its body: the path, and all of its head."""
+
+    path: str
+    head: bytes
+
+
+Answer = Callable[[socket.socket, Asked], None]
+"""Says something on a connection to what was asked; returns when it is done with it."""
 VERSION = b"X-Influxdb-Version: InfluxDB v0.8.3 (git: x) (leveldb: 1)\r\n"
 
 
@@ -91,7 +99,7 @@ def _serve(connection: socket.socket, answer: Answer) -> None:
                 if not received:
                     return
                 request += received
-            answer(connection, request.split()[1].decode())
+            answer(connection, Asked(request.split()[1].decode(), request))
 
 
 @dataclass

@@ -108,7 +108,7 @@ def test_the_memory_that_a_hostile_configuration_takes_is_bounded(piece: str, he
         "except ShardtoolError as error: print(error, file=sys.stderr)\n"
         "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )
-    with listening(lambda connection, path: sound(connection, body)) as url:
+    with listening(lambda connection, _: sound(connection, body)) as url:
         done = subprocess.run(
             [sys.executable, "-c", script, url],
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
 
 import pytest
 
 from shardtool.errors import ShardtoolError
 from shardtool.influxdb.api import Api
 from shardtool.influxdb.wire import AnswerLostError
-from tests.real.api_world import VERSION, Serve, listening, sound
+from tests.real.api_world import VERSION, Answer, Asked, Serve, listening, sound
 
 OK = b"HTTP/1.1 200 OK\r\n" + VERSION
 Drip = tuple[bytes, bytes]
@@ -27,11 +26,11 @@ DRIPS: dict[str, Drip] = {
 }
 
 
-def drips(drip: Drip, only: str = "") -> Callable[[socket.socket, str], None]:
+def drips(drip: Drip, only: str = "") -> Answer:
     """Answer so on paths that begin with `only`, and soundly on others."""
 
-    def answer(connection: socket.socket, path: str) -> None:
-        if not path.startswith(only):
+    def answer(connection: socket.socket, asked: Asked) -> None:
+        if not asked.path.startswith(only):
             sound(connection, b"{}")
             return
         first, then = drip
@@ -97,8 +96,8 @@ def test_tls_that_is_never_spoken_ends_it_too() -> None:
 def test_a_long_answer_that_keeps_coming_earns_its_time() -> None:
     body = b'{"MetaStore":{}}' + b" " * (600 << 10)
 
-    def slowly(connection: socket.socket, path: str) -> None:
-        if path == "/ping":
+    def slowly(connection: socket.socket, asked: Asked) -> None:
+        if asked.path == "/ping":
             sound(connection, b"{}")
             return
         head = OK + b"Content-Length: %d\r\n\r\n" % len(body)
@@ -120,7 +119,7 @@ def test_the_time_of_one_exchange_is_not_taken_from_the_next(world: Serve) -> No
 
 @pytest.mark.parametrize("where", ["http://xn--a/", "http://\xff/", "http://[::1/"])
 def test_a_redirect_to_a_place_that_is_none_is_an_error_of_one_line(where: str) -> None:
-    def elsewhere(connection: socket.socket, path: str) -> None:
+    def elsewhere(connection: socket.socket, asked: Asked) -> None:
         head = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + where.encode("latin-1")
         connection.sendall(head + b"\r\n" + VERSION + b"\r\n")
 
