@@ -283,7 +283,7 @@ def _make(making: _Making, notes: _Notes) -> int:
 
 def _tell_failure(outcome: Outcome, out: Output) -> None:
     out.warn(outcome.error)
-    if outcome.left:
+    if outcome.done and outcome.left:
         done, left = (
             ", ".join(f"{step.action} {step.space.name}" for step in steps) or "nothing"
             for steps in (outcome.done, outcome.left)

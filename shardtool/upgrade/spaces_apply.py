@@ -97,9 +97,13 @@ def _changed(
             return f"{cut(database)} has changed since the plan was shown: {other}"
     new = again(now)
     left = [(one.action, one.space) for one in plan.requests[number:]]
-    if not new.refusals and [(one.action, one.space) for one in new.requests] == left:
+    more = [one for one in new.taken_from if one not in plan.taken_from]
+    is_same = [(one.action, one.space) for one in new.requests] == left and not more
+    if is_same and not new.refusals:
         return ""
     why = new.refusals[0] if new.refusals else "the plan is another one now"
+    if more and not new.refusals:
+        why = f"{cut(more[0].name)} would lose series, and did not have to when it was shown"
     return f"{_news(plan, had, now)}since the plan was shown: {why}"
 
 

@@ -55,8 +55,8 @@ class Trial:
         known = dict.fromkeys(series)
         tried = chain(("cpu", "Mem"), samples, made_up, paired, known)
         self._names = tuple(dict.fromkeys(tried))
-        as_bytes = [encoded(name) for name in self._names]
-        self._matched = {regex: _matched(regex, as_bytes) for regex in regexes}
+        as_bytes = tuple(encoded(name) for name in self._names)
+        self._matched = dict(zip(regexes, _all_matched(tuple(regexes), as_bytes), strict=True))
         self._known = int("".join("1" if name in known else "0" for name in self._names), 2)
 
     @property
@@ -118,6 +118,11 @@ class Trial:
     def _first(self, names: int) -> str | None:
         # The names' bits begin at the highest; see _matched.
         return self._names[len(self._names) - names.bit_length()] if names else None
+
+
+@lru_cache(maxsize=16)  # a plan is made again before each request, mostly for the same names
+def _all_matched(regexes: tuple[str, ...], names: tuple[bytes, ...]) -> tuple[int, ...]:
+    return tuple(_matched(regex, names) for regex in regexes)
 
 
 def _matched(regex: str, names: Sequence[bytes]) -> int:

@@ -21,7 +21,7 @@ from shardtool.upgrade.spaces import (
     shards_named,
     width_us,
 )
-from shardtool.upgrade.spaces_order import Trial, ordered, overlaps, shadows, takes_all
+from shardtool.upgrade.spaces_order import Shadow, Trial, ordered, overlaps, shadows, takes_all
 
 
 def plan_spaces(
@@ -274,6 +274,10 @@ class _Planning:
     def _look_at_shadows(self, *, can_refuse: bool) -> None:
         """Look once more at what comes out: each of the file's spaces has to be asked some time."""
         found = shadows(self._after, trial=self._trial)
+        for space in self._others:
+            shadow = found.get(space.name)
+            if shadow and shadow.by in self._wanted and self._was_so(shadow.by, space):
+                self._tell_what_was_so(shadow)
         for space in self._wanted:
             shadow = found.get(space.name)
             if shadow is None or space.name == DEFAULT_SPACE or space.name in self._refusals:
@@ -286,6 +290,11 @@ class _Planning:
             else:
                 hint = "name a series that it alone takes with --sample SERIES, or leave it out"
                 self._refuse(space, f"{never}, by all names that were tried; {hint}")
+
+    def _tell_what_was_so(self, shadow: Shadow) -> None:
+        if shadow.space.name != DEFAULT_SPACE:
+            takes = f"{cut(shadow.by.name)} takes all it takes"
+            self._warn(shadow.space, f"{takes}, as before: it is not in the file and never asked")
 
     def _warn_of_overlap(self, first: Space, then: Space, sample: str, rule: str) -> None:
         if self._trial.is_equal(first, then):

@@ -58,6 +58,7 @@ def test_a_space_that_got_shards_while_the_question_stood_is_not_changed(
     assert code == 1
     assert "'cpu' of 'test' has got shard 1 since the plan was shown: test: cpu: " in told
     assert "nothing was sent: run this again" in told
+    assert told.count("shardtool: ") == 1
     assert w.changes() == []
 
 
@@ -71,6 +72,16 @@ def test_a_space_that_got_shards_while_the_question_stood_is_not_taken_from(
     assert code == 1
     assert "has got shard 1 since the plan was shown" in told
     assert "'long_term' would take series such as 'Mem' from it" in told
+    assert w.changes() == []
+
+
+def test_what_may_be_taken_from_is_shown_before_it_is(spaces_world: Make) -> None:
+    w = spaces_world(SHORT)
+    terminal = asked(w, "--like-0.7", "test", "--take-from", "short_term")
+    w.gets_shard("short_term", "Mem")
+    code, told = answered(terminal)
+    assert code == 1
+    assert "'short_term' would lose series" in told
     assert w.changes() == []
 
 

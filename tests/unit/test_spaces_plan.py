@@ -266,9 +266,12 @@ def test_one_that_takes_all_takes_from_one_of_which_nothing_is_known() -> None:
     assert "'cpu2' would take series from it, and it has shard 3" in refusal
 
 
-def test_what_was_so_before_is_neither_refused_nor_warned_of() -> None:
+def test_what_was_so_before_is_told_and_not_refused() -> None:
     found = plan([SHORT], SHORT, CPU, cpu=(1,))
-    assert (found.requests, found.refusals, found.warnings) == ((), (), ())
+    assert (found.requests, found.refusals) == ((), ())
+    told = "'short_term' takes all it takes, as before: it is not in the file and never asked"
+    assert found.warnings == (f"db: cpu: {told}",)
+    assert plan([SHORT], SHORT, DEFAULT, default=(1,)).warnings == ()
 
 
 def test_spaces_that_are_not_named_stay_where_they_are() -> None:
@@ -431,7 +434,7 @@ def test_where_nothing_is_told_each_name_goes_to_a_most_specific_space(
     for name in (*trial.names, "cpu.5", "\u03b2x", "x\ty", "mem.used", "Z", ""):
         matching = [one for one in asked if takes(one, name)]
         for one in matching[1:]:
-            # Unless it was so before, and is in the file of neither.
+            # Unless neither of them is in the file.
             if one.name in wanted or matching[0].name in wanted:
                 assert not trial.is_wider(matching[0], one), name
     for one in has.spaces:
