@@ -97,7 +97,8 @@ def _changed(
             return f"{cut(database)} has changed since the plan was shown: {other}"
     new = again(now)
     left = [(one.action, one.space) for one in plan.requests[number:]]
-    more = [one for one in new.taken_from if one not in plan.taken_from]
+    shown = {(one.database, one.name) for one in plan.taken_from}
+    more = [one for one in new.taken_from if (one.database, one.name) not in shown]
     is_same = [(one.action, one.space) for one in new.requests] == left and not more
     if is_same and not new.refusals:
         return ""

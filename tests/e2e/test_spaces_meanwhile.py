@@ -14,7 +14,7 @@ from shardtool.influxdb.model import Space as Made
 from shardtool.upgrade.spaces import Had, Plan, Step, had_by, like_07
 from shardtool.upgrade.spaces_apply import Outcome, execute
 from shardtool.upgrade.spaces_plan import plan_spaces
-from tests.e2e.spaces_world import CPU, LONG, PASSWORD, SHORT, Make, World
+from tests.e2e.spaces_world import CPU, LONG, PASSWORD, SHORT, Make, World, row
 from tests.e2e.test_terminal import Terminal
 
 
@@ -83,6 +83,14 @@ def test_what_may_be_taken_from_is_shown_before_it_is(spaces_world: Make) -> Non
     assert code == 1
     assert "'short_term' would lose series" in told
     assert w.changes() == []
+
+
+def test_a_space_that_is_changed_and_taken_from_in_one_plan_stops_nothing(
+    spaces_world: Make,
+) -> None:
+    w = spaces_world(SHORT._replace(days=1), rows=(row("Mem"),))
+    assert w.apply("--like-0.7", "test", "--take-from", "short_term").returncode == 0
+    assert w.asked() == ["long_term", "short_term"]
 
 
 def test_shards_of_series_that_stay_where_they_are_stop_nothing(spaces_world: Make) -> None:
