@@ -6,7 +6,9 @@ import base64
 import json
 import logging
 import os
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -14,10 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from fixtures import Node
 from fixtures.server import Faults, serve
 from shardtool.errors import ShardtoolError
 from shardtool.influxdb import api as api_module
 from shardtool.influxdb.api import Api
+from tests.needs import lacking
 from tests.real.api_world import PASSWORD, Leaks, Serve, many, row
 
 # -- what goes wrong on the way --
@@ -115,6 +119,36 @@ def test_https_to_a_server_that_speaks_http_is_an_error_of_one_line(world: Serve
     ):
         api.version()
     assert "\n" not in str(error.value)
+
+
+def test_https_is_spoken_with_a_server_that_the_system_trusts_and_with_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("openssl") is None:
+        lacking("openssl")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=elsewhere"
+    made += f" -addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {certificate}"
+    subprocess.run(made.split(), check=True, capture_output=True)
+    theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    theirs.load_cert_chain(certificate, key)
+    node = Node(tmp_path / "data", version="0.8", databases=["test"])
+    with serve(node, tls=theirs) as url:
+        with (
+            Api(url, "root", "root", first_wait=0.001) as api,
+            pytest.raises(ShardtoolError, match="CERTIFICATE_VERIFY_FAILED"),
+        ):
+            api.version()
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        with Api(url, "root", "root") as api:
+            assert api.databases() == {"test"}
+            assert api.is_up()
+        name = url.replace("127.0.0.1", "localhost")
+        with (
+            Api(name, "root", "root", first_wait=0.001) as api,
+            pytest.raises(ShardtoolError, match="CERTIFICATE_VERIFY_FAILED"),
+        ):
+            api.version()
 
 
 def test_a_redirect_to_another_host_is_not_followed(world: Serve) -> None:
