@@ -31,6 +31,8 @@ COMMANDS = {
     "spaces": "shard spaces: list them, make them in order, explain a series",
     "migrate": "start 0.8's migration and follow it to its end",
     "verify": "prove value by value that old shards are in the new storage",
+    "export": "write shards as line protocol, 0.8's JSON or Parquet",
+    "rescue": "send what the migration left behind to the running 0.8",
     "accept": "say that a shard may go although it loses values",
     "prune": "delete old shards that the new storage has",
     "history": "what was done, when, on what evidence",

@@ -1,0 +1,411 @@
+"""`shardtool export`: shards as line protocol, 0.8's JSON or Parquet."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from shardtool.cli import exits
+from shardtool.cli.options import named_shards
+from shardtool.cli.output import Output, safe, short
+from shardtool.cli.progress import Progress
+from shardtool.datadir.inventory import Inventory, OldShard, take_inventory
+from shardtool.datadir.layout import Layout, find_layout
+from shardtool.errors import InterruptedByUserError, ShardtoolError, UsageError
+from shardtool.export.columns import NOTHING_KNOWN, Selection
+from shardtool.export.left import WHY
+from shardtool.export.line import Style
+from shardtool.export.run import Report, export, left_of
+from shardtool.export.target import STDOUT, is_stream
+from shardtool.export.work import Form, Job, Outcome, Wanted
+from shardtool.influxdb.catalogue import Catalogue, CatalogueError, read_catalogue
+from shardtool.influxdb.regex import compiled
+from shardtool.proof.evidence import is_readable, local_shards
+from shardtool.words import plural, size
+
+DESCRIPTION = """\
+Writes the values of old shards (and of new ones, with --new) into a file that
+other programs read: line protocol, which a database of today takes, InfluxDB
+0.8's own JSON, or Parquet. Reads from disk alone, through links, and changes
+nothing below the data directory; a server may run meanwhile. The file has its
+name only once it is complete.
+
+What the format can't hold is never changed and never dropped in silence: it
+goes to FILE.left, a JSON line a value, with the reason, and the exit code is 3.
+A shard that can't be read ends there; what was read of it and all others are in
+the file, and the exit code is 3."""
+
+EPILOG = """\
+formats, by the name of FILE (before .gz or .zst), or by --format:
+  line     .line .lp .txt    a line for each point, nanoseconds, the types that
+                             0.8 had; for influx -import, influx write and
+                             POST /write. A line longer than 4,000 characters
+                             goes on in a next one with the same tags and time,
+                             of which a database makes one point.
+  json     .json .jsonl      a document a line, each of which
+                             POST /db/DB/series?time_precision=u takes. 0.8
+                             itself rounds sequence numbers beyond 2^53.
+  parquet  .parquet          a row a value: database, series, column, time (us,
+                             UTC), sequence_number and value_float, value_int,
+                             value_bool or value_string (the others are null).
+                             Needs pip install 'shardtool[parquet]'.
+A file of line or json holds one database: choose it with --database.
+
+--sequence, in line protocol, where a series may have points of one time:
+  auto   a tag sequence_number on points that share their time, on no others:
+         every value arrives, and a database gets few series
+  tag    a tag on each point, which makes each a series of its own
+  field  a field beside the others; later points of a time go to FILE.left
+  none   not at all; later points of a time go to FILE.left
+
+examples:
+  shardtool export --database test --to test.lp.gz
+  shardtool export 7 12 --series '^cpu' --from 2014-01-01 --to cpu.parquet
+  shardtool export --database test --to - | curl --data-binary @- \\
+      'http://localhost:8086/write?db=test'
+  influx -import -compressed -path test.lp.gz     (the database must be there)"""
+
+_FORMATS: dict[str, Form] = {
+    ".line": "line",
+    ".lp": "line",
+    ".txt": "line",
+    ".json": "json",
+    ".jsonl": "json",
+    ".parquet": "parquet",
+}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = 1_000_000
+_NUMBER = re.compile(r"-?\d{1,19}", re.ASCII)
+_MOST_TOLD = 8
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what only this command takes."""
+    parser.add_argument(
+        "shards",
+        nargs="*",
+        metavar="SHARD",
+        help="numbers of old shards (default: all, or none where --new is given)",
+    )
+    parser.add_argument(
+        "--new",
+        action="append",
+        default=[],
+        metavar="SHARD",
+        help="number of a new shard; 'all' for each that raft knows; may be repeated",
+    )
+    parser.add_argument("--to", metavar="FILE", required=True, help="the file; - for stdout")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it is there")
+    parser.add_argument("--format", choices=("line", "json", "parquet"), help="see below")
+    parser.add_argument(
+        "--database", action="append", default=[], metavar="DB", help="only this one; repeatable"
+    )
+    parser.add_argument(
+        "--series", metavar="REGEX", help="only series that it matches (RE2, as 0.8's spaces)"
+    )
+    parser.add_argument(
+        "--from",
+        dest="from_us",
+        type=microseconds_of,
+        metavar="TIME",
+        help="only values from then on: 2014-01-31, 2014-01-31T12:00:00Z, or us since 1970",
+    )
+    parser.add_argument(
+        "--until", dest="until_us", type=microseconds_of, metavar="TIME", help="only those before"
+    )
+    parser.add_argument(
+        "--sequence",
+        choices=("auto", "tag", "field", "none"),
+        default="auto",
+        help="where line protocol gets the sequence number (default: auto, see below)",
+    )
+    parser.add_argument(
+        "--floats",
+        action="store_true",
+        help="line protocol: write integers as floats, for columns that hold both",
+    )
+    parser.add_argument(
+        "--line-feeds",
+        action="store_true",
+        help="line protocol: write strings with line feeds too; POST /write takes them, "
+        "influx -import would double them",
+    )
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Write the file, and show what is in it and what is not."""
+    if args.to == STDOUT and out.as_json:
+        raise UsageError("--to - and --json both want stdout; give one of them")
+    layout = find_layout(args.data, args.influx_config, dict(os.environ))
+    form = _form(args)
+    _check_place(args.to, layout)
+    inventory = take_inventory(layout)
+    catalogue = _catalogue(layout, args, out)
+    jobs, missing = _jobs(args, layout, inventory, catalogue)
+    style = Style(args.sequence, args.floats, args.line_feeds)
+    wanted = Wanted(_selection(args), form, style, catalogue)
+    with _Screen(jobs, out) as screen:
+        try:
+            report = export(jobs, wanted, args.to, force=args.force, progress=screen.progress)
+        except KeyboardInterrupt:  # InterruptedByUserError is one
+            raise InterruptedByUserError(_interrupted(args.to)) from None
+    report.outcomes += missing
+    out.document("export", _document(report))
+    _show(report, args.to, out)
+    return exits.DONE if report.is_whole else exits.ATTENTION
+
+
+def microseconds_of(text: str) -> int:
+    """Given a time as people write it, UTC unless it says otherwise, return us since the epoch.
+
+    Examples: '2014-01-31', '2014-01-31T12:00:00+01:00', '1391169600000000'.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if _NUMBER.fullmatch(text) and len(text) > 8:  # 20140131 is a day
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        since = moment - _EPOCH
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"expected a time such as 2014-01-31, 2014-01-31T12:00:00Z or microseconds since "
+            f"1970, found {text!r}"
+        ) from None
+    return (since.days * 86_400 + since.seconds) * _MICROSECOND + since.microseconds
+
+
+def _form(args: argparse.Namespace) -> Form:
+    name = str(args.to)
+    packed = name.endswith((".gz", ".zst"))
+    form: Form | None = args.format or _FORMATS.get(Path(_unpacked(name)).suffix)
+    if form is None:
+        raise UsageError(
+            f"{name}: expected a name that ends in one of {' '.join(_FORMATS)} (then .gz or "
+            ".zst, or not); say --format"
+        )
+    if form == "parquet" and packed:
+        raise UsageError(f"{name}: Parquet is compressed in itself; leave out .gz or .zst")
+    return form
+
+
+def _unpacked(name: str) -> str:
+    return name.removesuffix(".gz").removesuffix(".zst")
+
+
+def _check_place(name: str, layout: Layout) -> None:
+    """Refuse to write among InfluxDB's own files.
+
+    Raises:
+        UsageError: the file would be there.
+    """
+    if is_stream(name):
+        return
+    path = Path(os.path.realpath(name))
+    for place in layout.places:
+        if path.is_relative_to(os.path.realpath(place)):
+            raise UsageError(f"{name}: it lies in {place}, which is InfluxDB's; write elsewhere")
+
+
+def _selection(args: argparse.Namespace) -> Selection:
+    pattern = None
+    if args.series is not None:
+        pattern = compiled(args.series)
+        if pattern is None:
+            raise UsageError(f"--series {args.series!r}: expected a regex of RE2's, found none")
+    return Selection(frozenset(args.database), pattern, args.from_us, args.until_us)
+
+
+def _catalogue(layout: Layout, args: argparse.Namespace, out: Output) -> Catalogue:
+    """Return what raft knows; nothing, and a line, where that can't be told and is not needed."""
+    try:
+        return read_catalogue(layout.raft)
+    except CatalogueError as error:
+        if args.new:
+            raise
+        out.warn(
+            f"{error}. The old shards' own names are used: where one has more than two ~, its "
+            "database is taken to end at the first"
+        )
+        return NOTHING_KNOWN
+
+
+def _jobs(
+    args: argparse.Namespace, layout: Layout, inventory: Inventory, catalogue: Catalogue
+) -> tuple[list[Job], list[Outcome]]:
+    """Return the shards to read, and outcomes of those that can't be."""
+    jobs: list[Job] = []
+    missing: list[Outcome] = []
+    if args.shards or not args.new:
+        only = named_shards(args.shards, (s.name for s in inventory.old or ()), layout)
+        for shard in inventory.old or ():
+            if only is None or shard.name in only:
+                path = layout.old_shards / shard.name
+                job = Job(path, "leveldb", is_new=False, size=shard.tree.apparent_bytes)
+                if is_readable(shard):
+                    jobs.append(job)
+                else:
+                    missing.append(_unreadable(job, shard))
+    for name in _new_names(args.new, layout, inventory, catalogue):
+        local = local_shards(layout, inventory)[name]
+        tree = next(one.tree for one in inventory.new or () if one.name == name)
+        job = Job(local.path, local.engine, is_new=True, size=tree.apparent_bytes)
+        if local.in_use:
+            detail = f"{local.path}: a server has it open, and it is an lmdb; stop it first"
+            missing.append(Outcome(job, word="in-use", detail=detail))
+        elif local.error:
+            detail = f"{local.path}: can't be read: {local.error}"
+            missing.append(Outcome(job, word="engine-unreadable", detail=detail))
+        else:
+            jobs.append(job)
+    return jobs, missing
+
+
+def _unreadable(job: Job, shard: OldShard) -> Outcome:
+    if shard.kind != "directory":
+        why, word = f"expected a directory, found a {shard.kind}", "not-a-shard"
+    elif shard.error:
+        why, word = f"can't be read: {shard.error}", "engine-unreadable"
+    elif not shard.has_database:
+        why, word = "expected a LevelDB, found none (no CURRENT)", "not-a-shard"
+    elif shard.mounts:
+        why, word = f"something is mounted there: {', '.join(shard.mounts)}", "mount-point"
+    else:
+        why, word = "another process has it open; stop it, or wait", "locked"
+    return Outcome(job, word=word, detail=f"{job.path}: {why}")
+
+
+def _new_names(
+    named: Sequence[str], layout: Layout, inventory: Inventory, catalogue: Catalogue
+) -> list[str]:
+    """Return the names of the new shards that --new means.
+
+    Raises:
+        ShardtoolError: one of them is not there.
+    """
+    there = {shard.name for shard in inventory.new or ()}
+    found: set[str] = set()
+    for text in named:
+        if text == "all":
+            found |= {f"{shard.id:05d}" for shard in catalogue.shards} & there
+            continue
+        name = text.zfill(5) if text.isascii() and text.isdigit() else text
+        if name not in there:
+            raise ShardtoolError(
+                f"{layout.new_shards / name}: expected a new shard of that number, found none; "
+                "see shardtool status"
+            )
+        found.add(name)
+    return sorted(found)
+
+
+class _Screen:
+    """The progress bar: bytes of shards, as far as their columns were read."""
+
+    def __init__(self, jobs: Sequence[Job], out: Output) -> None:
+        self._bar = Progress("exporting", sum(job.size for job in jobs), unit="bytes", out=out)
+        self._done: dict[Path, int] = {}
+        self._values: dict[Path, int] = {}
+
+    def __enter__(self) -> _Screen:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.__exit__(None, None, None)
+
+    def progress(self, job: Job, values: int, part: float) -> None:
+        done = int(job.size * part)
+        step = max(done - self._done.get(job.path, 0), 0)
+        self._done[job.path] = self._done.get(job.path, 0) + step
+        self._values[job.path] = values
+        self._bar.advance(step, f"{sum(self._values.values()):,} values")
+
+
+def _interrupted(name: str) -> str:
+    if is_stream(name):
+        return "interrupted; what was written is not all of it"
+    return f"interrupted; nothing was left of {name}"
+
+
+def _show(report: Report, name: str, out: Output) -> None:
+    """Tell people; beside a file on stdout, and with --json, what is wrong goes to stderr."""
+    tell = out.warn if name == STDOUT or out.as_json else _printer(out)
+    if not out.quiet:
+        for outcome in report.outcomes:
+            if outcome.word:
+                tell(f"{short(outcome.job.name)}: {outcome.word}: {safe(outcome.detail)}")
+        for why, count in report.left.most_common():
+            tell(f"{plural(count, 'value')} left out: {WHY[why]}")
+        _show_mixed(report, tell)
+    if out.as_json:
+        return
+    tell(_summary(report, name))
+
+
+def _printer(out: Output) -> Any:
+    return lambda text: out.line(safe(text))
+
+
+def _show_mixed(report: Report, tell: Any) -> None:
+    mixed = report.mixed
+    for column in mixed[:_MOST_TOLD]:
+        tell(f"{column.series_text} {column.column}: values of several types, {_ONE_TYPE}")
+    if len(mixed) > _MOST_TOLD:
+        tell(f"... and {len(mixed) - _MOST_TOLD:,} columns more of several types")
+
+
+_ONE_TYPE = "and a database of today takes one type for a field; --floats writes integers as floats"
+
+
+def _summary(report: Report, name: str) -> str:
+    file = report.files[0]
+    what = f"{plural(report.values, 'value')} of {plural(report.points, 'point')}"
+    shards = plural(len(report.outcomes), "shard")
+    parts = [f"{name}: {what}, from {shards}, {size(file.bytes)}"]
+    left = sum(report.left.values())
+    if left:
+        where = "" if is_stream(name) else f" (see {left_of(name)})"
+        parts.append(f"{plural(left, 'value')} left out{where}")
+    broken = sum(bool(outcome.word) for outcome in report.outcomes)
+    if broken:
+        parts.append(f"{plural(broken, 'shard')} not read to the end")
+    return "; ".join(parts)
+
+
+def _document(report: Report) -> dict[str, Any]:
+    return {
+        "database": report.database or None,
+        "values": report.values,
+        "points": report.points,
+        "shards": [
+            {
+                "id": outcome.job.name,
+                "side": "new" if outcome.job.is_new else "old",
+                "values": outcome.values,
+                "points": outcome.points,
+                "left": [
+                    {"why": why, "values": count} for why, count in sorted(outcome.left.items())
+                ],
+                "reasons": [outcome.word] if outcome.word else [],
+                "details": [outcome.detail] if outcome.word else [],
+            }
+            for outcome in report.outcomes
+        ],
+        "files": [
+            {"path": file.path, "bytes": file.bytes, "sha256": file.sha256} for file in report.files
+        ],
+        "left": [{"why": why, "values": count} for why, count in sorted(report.left.items())],
+        "mixed": [
+            {"database": name.database, "series": name.series, "column": name.column}
+            for name in report.mixed
+        ],
+    }

@@ -1,0 +1,91 @@
+"""JSON as InfluxDB 0.8 takes it over HTTP: POST /db/DB/series?time_precision=u, a line at a time.
+
+Source of the facts: FORMATS.md (HTTP, "Writing"). A number without point or exponent is an int64,
+every other a double. A null deletes what the server has, so points are grouped by the columns that
+they have, and nobody gets a null.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+
+from shardtool.export.cells import Cells
+from shardtool.export.left import Left
+from shardtool.export.values import NoValueError, Texts, Value
+from shardtool.export.windows import Part, Window
+from shardtool.influxdb.keys import time_and_sequence
+
+_IDENTITY = ("time", "sequence_number")
+_POINTS = 1000  # of one line, which is one request
+
+
+class Json08:
+    """Writes windows as documents, a line each."""
+
+    def __init__(self, left: Left) -> None:
+        """Take what is not written."""
+        self._left = left
+        self._texts = Texts(_text)
+
+    def written(self, window: Window) -> tuple[bytes, int, int]:
+        """Return a window's lines, and how many points and values are in them."""
+        trouble = "" if _is_utf8(window.series) else "bytes"
+
+        def problem(part: Part) -> str:
+            return trouble or _trouble_with(part)
+
+        cells = Cells.of(window, self._texts, problem, self._left)
+        if not cells.parts:
+            return b"", 0, 0
+        points, lines = 0, []
+        for columns, rows in _groups(cells):
+            points += len(rows)
+            names = json.dumps([*_IDENTITY, *columns], separators=(",", ":"))
+            head = f'[{{"name":{json.dumps(window.series)},"columns":{names},"points":['
+            for begin in range(0, len(rows), _POINTS):
+                lines.append(f"{head}{','.join(rows[begin : begin + _POINTS])}]}}]\n")
+        return "".join(lines).encode(), points, cells.values
+
+
+def _groups(cells: Cells) -> Iterator[tuple[list[str], list[str]]]:
+    """Yield columns, and the points that have these and no others."""
+    names = [part.column.name.column for part in cells.parts]
+    identities = map(time_and_sequence, cells.points)
+    if cells.is_full:
+        row = f"[%d,%d,{','.join(['%s'] * len(names))}]"
+        table = zip(identities, zip(*cells.texts, strict=True), strict=True)
+        yield names, [row % (*identity, *texts) for identity, texts in table]
+        return
+    groups: dict[tuple[bool, ...], list[str]] = {}
+    for (time_us, sequence), *texts in zip(identities, *cells.texts, strict=True):
+        has = tuple(text is not None for text in texts)
+        values = ",".join(text for text in texts if text is not None)
+        groups.setdefault(has, []).append(f"[{time_us},{sequence},{values}]")
+    for has, rows in groups.items():
+        if any(has):
+            yield [name for name, there in zip(names, has, strict=True) if there], rows
+
+
+def _text(value: Value) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise NoValueError("number")
+    return json.dumps(value)
+
+
+def _trouble_with(part: Part) -> str:
+    if not part.column.is_named:
+        return "unnamed"
+    column = part.column.name.column
+    if column in _IDENTITY:
+        return "reserved"
+    return "" if _is_utf8(column) else "bytes"
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

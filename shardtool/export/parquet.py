@@ -1,0 +1,167 @@
+"""Parquet: a row for each value, with a column for each type that InfluxDB has.
+
+Long and not wide: shards of one series may have other columns, and a column of 0.8 may hold values
+of several types. pyarrow, an extra, is imported here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, BinaryIO
+
+from shardtool.errors import UsageError
+from shardtool.export.left import Left
+from shardtool.export.values import NoValueError, Value, decoded
+from shardtool.export.windows import Part, Window
+from shardtool.influxdb.keys import ID_BYTES, time_and_sequence
+
+_GROUP_ROWS = 1 << 18
+_GROUP_BYTES = 64 << 20
+_TYPES: tuple[type, ...] = (float, int, bool, str)
+
+
+def arrow() -> Any:
+    """Return pyarrow.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        import pyarrow
+    except ImportError:
+        raise UsageError(
+            "--format parquet needs pyarrow, which is not installed: "
+            "pip install 'shardtool[parquet]'"
+        ) from None
+    return pyarrow
+
+
+def schema() -> Any:
+    """Return the columns of a file: a name, a time and a sequence number for each value, and the
+    value under its type; the other three are null.
+
+    Every time that a key can hold fits: the type has 64 bits of microseconds.
+    """
+    pa = arrow()
+    return pa.schema(
+        [
+            pa.field("database", pa.string(), nullable=False),
+            pa.field("series", pa.string(), nullable=False),
+            pa.field("column", pa.string(), nullable=False),
+            pa.field("time", pa.timestamp("us", tz="UTC"), nullable=False),
+            pa.field("sequence_number", pa.uint64(), nullable=False),
+            pa.field("value_float", pa.float64()),
+            pa.field("value_int", pa.int64()),
+            pa.field("value_bool", pa.bool_()),
+            pa.field("value_string", pa.string()),
+        ]
+    )
+
+
+class Parquet:
+    """Writes windows as Arrow's record batches, which a Sink puts into a file."""
+
+    def __init__(self, left: Left) -> None:
+        """Take what is not written."""
+        self._left = left
+        self._schema = schema()
+
+    def written(self, window: Window) -> tuple[bytes, int, int]:
+        """Return a window's values as an Arrow stream, and how many points and values it has."""
+        pa = arrow()
+        batches = [batch for part in window.parts if (batch := self._batch(part)) is not None]
+        if not batches:
+            return b"", 0, 0
+        buffer = pa.BufferOutputStream()
+        with pa.ipc.new_stream(buffer, self._schema) as stream:
+            for batch in batches:
+                stream.write_batch(batch)
+        values = sum(batch.num_rows for batch in batches)
+        return buffer.getvalue().to_pybytes(), len(window.points().suffixes), values
+
+    def _batch(self, part: Part) -> Any:
+        name = part.column.name
+        why = _trouble_with(part)
+        if why:
+            self._left.add_part(part, why)
+            return None
+        keys, values = self._values(part)
+        if not keys:
+            return None
+        pa = arrow()
+        count = len(keys)
+        times, sequences = zip(*[time_and_sequence(key[ID_BYTES:]) for key in keys], strict=True)
+        names = [pa.repeat(text, count) for text in (name.database, name.series, name.column)]
+        return pa.record_batch(
+            [
+                *names,
+                pa.array(times, pa.int64()).cast(self._schema.field("time").type),
+                pa.array(sequences, pa.uint64()),
+                *(self._typed(values, place, of) for place, of in enumerate(_TYPES)),
+            ],
+            schema=self._schema,
+        )
+
+    def _typed(self, values: Sequence[Value], place: int, of: type) -> Any:
+        """Return the values of one type, null where they are of another."""
+        pa = arrow()
+        kind = self._schema.field(5 + place).type
+        if not any(type(value) is of for value in values):
+            return pa.nulls(len(values), kind)
+        return pa.array([value if type(value) is of else None for value in values], kind)
+
+    def _values(self, part: Part) -> tuple[list[bytes], list[Value]]:
+        keys, values = [], []
+        for key, stored in zip(part.keys, part.values, strict=True):
+            try:
+                values.append(decoded(stored))
+            except NoValueError as error:
+                self._left.add(part.column.name, key[ID_BYTES:], stored, str(error))
+            else:
+                keys.append(key)
+        return keys, values
+
+
+class Sink:
+    """Puts record batches into a Parquet file, in row groups of bounded size."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        """Begin a file."""
+        import pyarrow.parquet
+
+        self._pa = arrow()
+        self._schema = schema()
+        self._file = pyarrow.parquet.ParquetWriter(file, self._schema, compression="zstd")
+        self._held: list[Any] = []
+        self._rows = self._bytes = 0
+
+    def write(self, stream: bytes) -> None:
+        """Take what Parquet.written returned."""
+        for batch in self._pa.ipc.open_stream(stream):
+            self._held.append(batch)
+            self._rows += batch.num_rows
+            self._bytes += batch.nbytes
+            if self._rows >= _GROUP_ROWS or self._bytes >= _GROUP_BYTES:
+                self._flush()
+
+    def close(self) -> None:
+        """End the file."""
+        self._flush()
+        self._file.close()
+
+    def _flush(self) -> None:
+        if self._held:
+            table = self._pa.Table.from_batches(self._held, schema=self._schema)
+            self._file.write_table(table, row_group_size=max(self._rows, 1))
+        self._held, self._rows, self._bytes = [], 0, 0
+
+
+def _trouble_with(part: Part) -> str:
+    if not part.column.is_named:
+        return "unnamed"
+    name = part.column.name
+    try:
+        "".join((name.database, name.series, name.column)).encode()
+    except UnicodeEncodeError:
+        return "bytes"
+    return ""

@@ -1,0 +1,234 @@
+"""Export many shards into one file: a process reads and writes a shard, this one the file.
+
+One shard after the other, in their order: the same shards make the same file, byte for byte, and
+what compresses works while the next values are read. A shard that can't be read, or that kills its
+reader, ends there and no other does: what was read of it is in the file, since each value stands
+for itself, and the report says which shards are not complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+from shardtool.errors import UsageError
+from shardtool.export.line import header
+from shardtool.export.parquet import Sink, arrow
+from shardtool.export.target import Target, Written, is_stream, taken
+from shardtool.export.work import (
+    Chunk,
+    Form,
+    Job,
+    Outcome,
+    Wanted,
+    databases_in,
+    export_shard,
+)
+from shardtool.proof.children import Children, Died, Tell
+from shardtool.proof.columns import Name
+from shardtool.words import names
+
+_LEFT = ".left"
+
+Answer = TypeVar("Answer")
+Progress: TypeAlias = Callable[[Job, int, float], None]
+"""Told now and then of a shard, its values that went out, and how much of it is done with, from 0
+to 1."""
+
+
+@dataclass
+class Report:
+    """What an export did.
+
+    Args:
+        outcomes: of the shards, in their order.
+        files: what was written.
+        database: the one that all of it is of; '' in Parquet, which names it with each value.
+    """
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    files: list[Written] = field(default_factory=list)
+    database: str = ""
+
+    @property
+    def values(self) -> int:
+        return sum(outcome.values for outcome in self.outcomes)
+
+    @property
+    def points(self) -> int:
+        return sum(outcome.points for outcome in self.outcomes)
+
+    @property
+    def left(self) -> Counter[str]:
+        """How many values could not go out, by a word of left.WHY."""
+        return sum((outcome.left for outcome in self.outcomes), Counter[str]())
+
+    @property
+    def mixed(self) -> list[Name]:
+        """Columns that hold values of several types, which a database of today does not take."""
+        kinds: dict[Name, set[str]] = {}
+        for outcome in self.outcomes:
+            for name, found in outcome.kinds.items():
+                kinds.setdefault(name, set()).update(found)
+        return [name for name, found in kinds.items() if len(found) > 1]
+
+    @property
+    def is_whole(self) -> bool:
+        """Every wanted value of every shard is in the file."""
+        return not self.left and not any(outcome.word for outcome in self.outcomes)
+
+
+def left_of(name: str) -> str:
+    """Return the file that what can't go out into a file is listed in."""
+    return name + _LEFT
+
+
+def export(
+    jobs: Sequence[Job],
+    wanted: Wanted,
+    name: str,
+    *,
+    force: bool,
+    progress: Progress,
+) -> Report:
+    """Write the values of shards into a file.
+
+    Args:
+        jobs: the shards, in the order in which they are to be written.
+        wanted: which values, and how.
+        name: the file; target.STDOUT for the standard output.
+        force: replace files that are there.
+        progress: told how it goes.
+
+    Raises:
+        UsageError: the file is there already; values of several databases are wanted in a format
+            that has no word for them; a library is missing.
+        BusyError: another shardtool is writing it.
+        ShardtoolError: it can't be written, or there is no room for links.
+    """
+    if wanted.form == "parquet":
+        arrow()
+    report = Report()
+    with contextlib.ExitStack() as stack:
+        files = stack.enter_context(_Files(name, wanted.form, force=force))
+        if wanted.form != "parquet":
+            report.database = _one_database(jobs, wanted)
+        if wanted.form == "line":
+            files.begin(header(report.database))
+        for job in jobs:
+            outcome = _exported(job, wanted, files, progress)
+            report.outcomes.append(outcome)
+            progress(job, outcome.values, 1.0)
+        report.files = files.complete()
+    return report
+
+
+def _exported(job: Job, wanted: Wanted, files: _Files, progress: Progress) -> Outcome:
+    """Have a child read a shard, and write what it tells."""
+    so_far = Outcome(job)
+
+    def heard(job: Job, chunk: Chunk) -> None:
+        files.take(chunk)
+        so_far.values, so_far.points, so_far.left = chunk.values, chunk.points, chunk.counts
+        progress(job, chunk.values, chunk.part)
+
+    def work(job: Job, scratch: Path, tell: Tell) -> Outcome:
+        return export_shard(job, wanted, scratch, tell)
+
+    answer = _answer(Children(work, heard), job)
+    if not isinstance(answer, Died):
+        return answer
+    so_far.word = "engine-unreadable"
+    so_far.detail = f"{job.path}: the process that read it died ({answer.how}): a corrupt file?"
+    return so_far
+
+
+def _answer(children: Children[Job, Answer], job: Job) -> Answer | Died:
+    with contextlib.closing(children.answers([job])) as answers:
+        ((_, answer),) = answers
+    return answer
+
+
+def _one_database(jobs: Sequence[Job], wanted: Wanted) -> str:
+    """Return the database that all wanted values are of; '' where there are no values.
+
+    Raises:
+        UsageError: there are several.
+    """
+    if len(wanted.selection.databases) == 1:
+        return next(iter(wanted.selection.databases))
+
+    def work(job: Job, scratch: Path, tell: Tell) -> frozenset[str]:
+        return databases_in(job, wanted, scratch)
+
+    found: set[str] = set()
+    with contextlib.closing(Children(work, _nothing).answers(jobs)) as answers:
+        for _, answer in answers:
+            # One that can't be read is told of when it is exported.
+            found |= frozenset() if isinstance(answer, Died) else answer
+    if len(found) > 1:
+        raise UsageError(
+            f"expected values of one database, found those of {len(found)}: "
+            f"{names(sorted(found))}; name one with --database and run it once for each, into a "
+            "file each: what reads such a file puts all of it into one database"
+        )
+    return next(iter(found), "")
+
+
+def _nothing(job: Job, told: object) -> None:
+    """Take what nobody says."""
+
+
+class _Files:
+    """The file that is written, and the list of what could not go there."""
+
+    def __init__(self, name: str, form: Form, *, force: bool) -> None:
+        self._name = name
+        self._force = force
+        self._lists = not is_stream(name)
+        if self._lists and not force and os.path.lexists(left_of(name)):
+            raise taken(left_of(name))
+        self._target = Target(name, force=force, compress=form != "parquet")
+        self._left: Target | None = None
+        self._sink: Sink | Target = self._target
+        if form == "parquet":
+            self._sink = Sink(self._target.file)
+
+    def __enter__(self) -> _Files:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._target.__exit__(*error)
+        if self._left is not None:
+            self._left.__exit__(*error)
+
+    def begin(self, content: bytes) -> None:
+        """Write what comes first."""
+        self._target.write(content)
+
+    def take(self, chunk: Chunk) -> None:
+        """Write what a child told."""
+        if chunk.out:
+            self._sink.write(chunk.out)
+        if chunk.left and self._lists:
+            if self._left is None:
+                self._left = Target(left_of(self._name), force=self._force)
+            self._left.write(chunk.left)
+
+    def complete(self) -> list[Written]:
+        """Give the files their names: the list first, so that no file stands without it."""
+        if isinstance(self._sink, Sink):
+            self._sink.close()
+        if self._left is not None:
+            left = [self._left.complete()]
+        else:
+            left = []
+            if self._lists and self._force:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(left_of(self._name))  # of the file that is replaced
+        return [self._target.complete(), *left]

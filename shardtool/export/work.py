@@ -1,0 +1,266 @@
+"""Read one shard and write its values: what a child process does for its parent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias
+
+from shardtool.export.columns import (
+    Column,
+    Namer,
+    Selection,
+    columns_of,
+    new_namer,
+    old_namer,
+)
+from shardtool.export.json08 import Json08
+from shardtool.export.left import Left
+from shardtool.export.line import Line, Style
+from shardtool.export.parquet import Parquet
+from shardtool.export.values import kinds_of
+from shardtool.export.windows import Keep, Place, Window, place_of, windows
+from shardtool.influxdb.catalogue import Catalogue
+from shardtool.influxdb.engines import EngineBusyError, EngineError, Reader, open_shard
+from shardtool.proof.children import Tell
+from shardtool.proof.columns import Name
+from shardtool.proof.state import state_of
+
+Form: TypeAlias = Literal["line", "json", "parquet"]
+
+_ATTEMPTS = 3  # without a step forward, where files vanish under the reader
+_CHUNK = 1 << 18  # bytes that the parent is sent at a time
+
+
+@dataclass(frozen=True)
+class Job:
+    """A shard to read.
+
+    Args:
+        path: its directory.
+        engine: what it is read with.
+        is_new: it is one of 0.8's.
+        size: bytes, as progress counts them.
+    """
+
+    path: Path
+    engine: str
+    is_new: bool
+    size: int
+
+    @property
+    def name(self) -> str:
+        """The shard's number, as its directory is called."""
+        return self.path.name
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is exported, and how.
+
+    Args:
+        selection: which values.
+        form: the format.
+        style: of line protocol.
+        catalogue: what raft knows.
+        keep: chooses among the values, for each shard; None keeps all.
+    """
+
+    selection: Selection
+    form: Form
+    style: Style
+    catalogue: Catalogue
+    keep: Keep | None = None
+
+
+@dataclass
+class Outcome:
+    """How the reading of one shard ended.
+
+    Args:
+        job: the shard.
+        values: how many went out.
+        points: how many points they are of.
+        left: how many could not go out, by a word of left.WHY.
+        kinds: of each column in line protocol, the types that it holds: letters of values.KINDS.
+        word: why it was not read to its end: 'engine-unreadable', 'changing' or 'in-use'.
+        detail: what was met, in words.
+    """
+
+    job: Job
+    values: int = 0
+    points: int = 0
+    left: Counter[str] = field(default_factory=Counter)
+    kinds: dict[Name, str] = field(default_factory=dict)
+    word: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What a child has for its parent.
+
+    Args:
+        out: for the file.
+        left: lines of what could not go out.
+        values: how many have gone out so far.
+        points: how many points they are of.
+        counts: how many could not, so far, by a word of left.WHY.
+        part: how much of the shard is done with, from 0 to 1.
+    """
+
+    out: bytes
+    left: bytes
+    values: int
+    points: int
+    counts: Counter[str]
+    part: float
+
+
+class Writer(Protocol):
+    """A form that values are written in."""
+
+    def written(self, window: Window) -> tuple[bytes, int, int]:
+        """Return a window as bytes, and how many points and values are in them."""
+
+
+def databases_in(job: Job, wanted: Wanted, scratch: Path) -> frozenset[str]:
+    """Return the databases that a shard has wanted columns of; none where it can't be read."""
+    try:
+        with _opened(job, scratch) as reader:
+            columns = columns_of(reader, _namer(job, reader, wanted), wanted.selection)
+    except EngineError:
+        return frozenset()
+    return frozenset(column.name.database for column in columns if column.is_named)
+
+
+def export_shard(job: Job, wanted: Wanted, scratch: Path, tell: Tell) -> Outcome:
+    """Read a shard, tell the parent its values as Chunks, and return how it ended.
+
+    Where files vanish under the reader, as a running server's do, it goes on where it was.
+
+    Args:
+        job: the shard.
+        wanted: what to write.
+        scratch: a directory for links.
+        tell: takes Chunks.
+    """
+    work = _Work(job, wanted, tell)
+    failure = ""
+    for _ in range(_ATTEMPTS):
+        before = ""
+        try:
+            before = state_of(job.path)
+            with _opened(job, scratch) as reader:
+                work.read(reader)
+            if job.is_new or state_of(job.path) == before:
+                return work.ended()
+            return work.ended("changing", f"{job.path}: another process wrote to it meanwhile")
+        except EngineBusyError as error:
+            return work.ended("in-use", str(error))
+        except EngineError as error:
+            if not _has_changed(job, before):
+                return work.ended("engine-unreadable", str(error))
+            failure = str(error)
+    return work.ended("changing", failure)
+
+
+class _Work:
+    """A shard that is being written: what is on its way, and how far it was read."""
+
+    def __init__(self, job: Job, wanted: Wanted, tell: Tell) -> None:
+        self._wanted = wanted
+        self._tell = tell
+        self._left = Left(job.name)
+        self._writer = _writer(wanted, self._left)
+        self._outcome = Outcome(job, left=self._left.counts)
+        self._place: Place | None = None
+        self._out: list[bytes] = []
+        self._size = 0
+        self._part = 0.0
+
+    def read(self, reader: Reader) -> None:
+        """Read on from where the last attempt ended.
+
+        Raises:
+            EngineError: it can't be read any further.
+        """
+        outcome = self._outcome
+        wanted = self._wanted
+        columns = columns_of(reader, _namer(outcome.job, reader, wanted), wanted.selection)
+        begun = _Begun(columns)
+        for window in windows(reader, columns, wanted.selection, self._place, wanted.keep):
+            out, points, values = self._writer.written(window)
+            self._place = place_of(window)
+            outcome.points += points
+            outcome.values += values
+            if wanted.form == "line":
+                self._note_kinds(window)
+            self._part = begun.part(window)
+            self._send(out)
+
+    def ended(self, word: str = "", detail: str = "") -> Outcome:
+        """Send what is left to send, and return how it ended."""
+        self._send(b"", at_once=True)
+        self._outcome.word, self._outcome.detail = word, detail
+        return self._outcome
+
+    def _send(self, out: bytes, *, at_once: bool = False) -> None:
+        left = self._left.take()
+        if out:
+            self._out.append(out)
+            self._size += len(out)
+        if not (at_once or left or self._size >= _CHUNK):
+            return
+        # An Arrow stream is a message of its own; lines can be joined.
+        parts = self._out if self._wanted.form == "parquet" else [b"".join(self._out)]
+        for place, part in enumerate(parts or [b""]):
+            lines = left if place == 0 else b""
+            told = self._outcome
+            self._tell(Chunk(part, lines, told.values, told.points, told.left, self._part))
+        self._out, self._size = [], 0
+
+    def _note_kinds(self, window: Window) -> None:
+        known = self._outcome.kinds
+        for part in window.parts:
+            name = part.column.name
+            known[name] = "".join(sorted({*known.get(name, ""), *kinds_of(part.values)}))
+
+
+class _Begun:
+    """How many of a shard's columns were read: what its progress is told by."""
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self._count = max(len(columns), 1)
+        self._ends: dict[tuple[str, str], int] = {}
+        for place, column in enumerate(columns):
+            self._ends[column.name.database, column.name.series] = place + 1
+
+    def part(self, window: Window) -> float:
+        """Return how much of the shard is done with, from 0 to 1, when a window is."""
+        return self._ends.get((window.database, window.series), 0) / self._count
+
+
+def _writer(wanted: Wanted, left: Left) -> Writer:
+    if wanted.form == "line":
+        return Line(left, wanted.style)
+    return Json08(left) if wanted.form == "json" else Parquet(left)
+
+
+def _opened(job: Job, scratch: Path) -> AbstractContextManager[Reader]:
+    return open_shard(job.path, job.engine, scratch, is_at_rest=not job.is_new)
+
+
+def _namer(job: Job, reader: Reader, wanted: Wanted) -> Namer:
+    catalogue = wanted.catalogue
+    return new_namer(catalogue) if job.is_new else old_namer(reader, catalogue)
+
+
+def _has_changed(job: Job, before: str) -> bool:
+    try:
+        return state_of(job.path) != before
+    except EngineError:
+        return True
