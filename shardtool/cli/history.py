@@ -25,11 +25,14 @@ the shard is. finished, put-back: what a later
 prune did about one that was interrupted. migration-started, -joined (one ran
 already), -failed (the request did), -unknown (its answer was lost), -ended:
 what migrate did and saw.
-space-created, -changed, -removed: what spaces apply did. Times are UTC."""
+space-created, -changed, -removed: what spaces apply did.
+rescue-started, -ended: what rescue was to send, and what it sent.
+Times are UTC."""
 
 _SHOWN = (
     "space",
     "migration",
+    "rescue",
     "evidence",
     "lost",
     "because",
@@ -126,6 +129,17 @@ def _migration(record: dict[str, Any]) -> str | None:
     return None
 
 
+def _rescue(record: dict[str, Any]) -> str | None:
+    """Say what a rescue was to send, or what it has sent."""
+    shards = record.get("shards")
+    if record["event"] == "rescue-started" and isinstance(shards, list):
+        return f"{record.get('values')} values of {plural(len(shards), 'shard')}"
+    if record["event"] == "rescue-ended":
+        refused = f", {record['refused']} refused" if record.get("refused") else ""
+        return f"{record.get('how')}: {record.get('sent')} values sent{refused}"
+    return None
+
+
 def _space(record: dict[str, Any]) -> str | None:
     """Say which shard space was made, changed or removed, and what it is (or was) like."""
     space = record.get("space")
@@ -136,7 +150,7 @@ def _space(record: dict[str, Any]) -> str | None:
     return f"{database}: {name} {regex}, kept {kept}, {duration} a shard"
 
 
-_SAID = {"lost": _lost, "migration": _migration, "space": _space}
+_SAID = {"lost": _lost, "migration": _migration, "rescue": _rescue, "space": _space}
 
 
 def _detail(record: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Self, TypeVar
@@ -58,6 +59,7 @@ _UP_SECONDS = 2.0
 _NOTHING_THERE = re.compile(
     r"(Couldn't look ?up columns|Couldn't find series: |Field .* doesn't exist in series )", re.S
 )
+_AT_ONCE = 20.0  # seconds, for all attempts of a request together
 _NO_JSON = "json: unsupported value"  # encoding/json: NaN and infinities have no JSON
 _PING = Request("GET", "/ping", login=False)
 _IS_UP = _PING._replace(limit=0)
@@ -352,6 +354,48 @@ class Api:
             advice = "a pause is a Go duration, such as 100ms"
             raise self._wire.unexpected(request, answer, f"{pause!r} to be a pause", advice)
         raise self._wire.unexpected(request, answer, "the migration to start (202)")
+
+    def create_database(self, name: str) -> None:
+        """Make a database; one that is there already is as good (captures/http-07/03 and 05).
+
+        Raises:
+            ShardtoolError: the server did not make it.
+        """
+        self.version()
+        request = Request("POST", "/db", body=json.dumps({"name": name}).encode("ascii"))
+        answer = self._as_admin(request, self._wire.repeated(request))
+        if answer.status not in (200, 201, 409):
+            raise self._wire.unexpected(request, answer, f"the database {name!r} to be made")
+
+    def write_points(self, database: str, body: bytes) -> str:
+        """Write points, times in us; return why the server refused them, or nothing.
+
+        It is sent again where the connection or the server fails: the same points twice are the
+        same points.
+
+        Args:
+            database: which; it has to be there.
+            body: JSON, as `POST /db/DB/series` takes it.
+
+        Raises:
+            ShardtoolError: the server is not reachable, or refuses the user.
+        """
+        self.version()
+        path, began = self._series_path(database), time.monotonic()
+        request = Request("POST", path, "time_precision=u", body=body, patience=_PATIENCE)
+        try:
+            answer = self._as_admin(request, self._wire.repeated(request))
+        except ShardtoolError:
+            # A request that the server panics at ends without an answer, each time and at once,
+            # while others are answered: then something in it is to blame.
+            if time.monotonic() - began < _AT_ONCE and self.is_up():
+                return "it is up, but gave no answer to this"
+            raise
+        if answer.status == 200:
+            return ""
+        if answer.status in (400, 413):
+            return self._wire.shown(answer.text) or f"status {answer.status}"
+        raise self._wire.unexpected(request, answer, "the points to be written")
 
     # -- on the wire --
 
