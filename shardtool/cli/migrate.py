@@ -23,10 +23,12 @@ from shardtool.datadir.inventory import OldShard
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.disk.locks import Lock, exclusive
 from shardtool.errors import BusyError, InterruptedByUserError, ShardtoolError, UsageError
+from shardtool.influxdb.catalogue import CatalogueError, read_catalogue
 from shardtool.influxdb.serverlog import MigrationLog
 from shardtool.influxdb.wire import AnswerLostError
 from shardtool.journal import Journal
 from shardtool.upgrade.checks import MIGRATES, findings
+from shardtool.upgrade.cluster import cluster_lines
 from shardtool.upgrade.findings import Finding
 from shardtool.upgrade.follow import Watcher, find_log, open_log
 from shardtool.upgrade.migration import Look, begin, end_of, follow, gate
@@ -120,6 +122,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     """Start the migration, or find the one that runs, and with --wait follow it to its end."""
     layout = find_layout(args.data, args.influx_config, dict(os.environ))
     node = standing(layout)
+    _tell_cluster(layout, out)
     # The migrator looks at real directories alone (FORMATS.md, "The migration").
     directories = tuple(s for s in node.inventory.old or () if s.kind == "directory")
     if all(shard.marker.present for shard in directories):
@@ -163,6 +166,13 @@ def run(args: argparse.Namespace, out: Output) -> int:
         # Between two batches the migrator rests for its pause, which is no standstill.
         _follow(args, watcher, told, out, stall=args.stall + _pause(args, layout, told))
         return end(args, layout, watcher.log, told, api.url, out)
+
+
+def _tell_cluster(layout: Layout, out: Output) -> None:
+    """Say which servers there are and whose shards are whose; a server alone has nothing of it."""
+    with contextlib.suppress(CatalogueError):  # that raft can't be read is the check's to tell
+        for line in cluster_lines(read_catalogue(layout.raft)):
+            out.warn(line)
 
 
 def _nothing_to_do(directories: tuple[OldShard, ...], out: Output) -> int:
@@ -244,9 +254,6 @@ def _refuse_or_override(
     for finding in found.overridden:
         out.warn(f"overridden: {_finding_line(finding)}")
     if not found.refused:
-        for finding in everything:
-            if finding.id == "cluster":
-                out.warn(_finding_line(finding))
         return found.overridden
     for finding in found.refused:
         out.warn(f"blocker: {_finding_line(finding)}")
