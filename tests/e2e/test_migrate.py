@@ -448,7 +448,8 @@ def test_in_a_cluster_the_other_servers_are_named(migrate: Migrate, tmp_path: Pa
         words = ("--data", str(node.path), "--override", "no-snapshot")
         done = migrate(server.url, *words, ready=False)
     assert done.returncode == 0, done.stderr
-    assert "cluster: 2 servers" in done.stderr
+    assert "shardtool: 2 servers: 1 (" in done.stderr
+    assert "old shards: server 1 has 00001; server 2 has none" in done.stderr
     assert "migrate and verify on every one of them" in done.stderr
 
 
