@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.raft import Space
+from fixtures.raft import Command, Space, append
 from tests.e2e.spaces_world import CPU, LONG, PASSWORD, SHORT, Make, one_line
 
 # -- what goes wrong with the file --
@@ -198,3 +198,18 @@ def test_names_of_a_server_reach_no_terminal_unescaped_and_80_columns_do(
         assert all(len(line) <= 300 for line in done.stderr.splitlines()), done.stderr
         # It would be hidden by what is to be made.
         assert done.returncode == (1 if words[0] == "apply" else 0)
+
+
+def test_half_a_surrogate_pair_in_raft_is_taken_as_the_server_takes_it(spaces_world: Make) -> None:
+    w = spaces_world(Space("a", "/^a/", 7))
+    space = {"name": "s", "database": "test", "regex": "/\ud800/", "retentionPolicy": "inf"}
+    command = {"ShardSpace": {**space, "shardDuration": "7d", "replicationFactor": 1, "split": 1}}
+    new = {"Database": "test", "Series": [{"name": "x\udfff", "fields": ["v"]}]}
+    log = w.path / "raft" / "log"
+    append(log, Command("add_shard_space", json.dumps(command).encode() + b"\n"))
+    append(log, Command("create_series_field_ids", json.dumps(new).encode() + b"\n"))
+    for words in (["list"], ["explain", "\ufffd"]):
+        done = w.run("--data", w.path, "spaces", *words, "--database", "test")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "/\\ud800/" in done.stdout
+    assert "test: s takes" in done.stdout
