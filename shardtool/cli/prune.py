@@ -238,6 +238,14 @@ def _show_plan(plan: Plan, out: Output) -> None:
         out.line("Deleting a shard with values missing would lose them for good: the new storage")
         out.line("does not have them. shardtool verify says which they are, and why; if they may")
         out.line("go, shardtool accept lets prune take the shard.")
+    rescuable = [k.judged.shard.name for k in plan.keep if _is_rescuable(k.judged)]
+    if rescuable:
+        out.line(f"Bring them over: shardtool rescue {' '.join(n.lstrip('0') for n in rescuable)}")
+
+
+def _is_rescuable(judged: Judged) -> bool:
+    has_losses = judged.verdict == "incomplete" and not judged.is_accepted
+    return has_losses and judged.evidence is not None and judged.evidence.rescuable > 0
 
 
 def _show_kept(kept: list[tuple[str, str, tuple[Reason, ...]]], out: Output) -> None:

@@ -21,10 +21,11 @@ from shardtool.datadir.inventory import Inventory, OldShard, take_inventory
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.errors import InterruptedByUserError, ShardtoolError
 from shardtool.journal import Journal
+from shardtool.proof.causes import NOT_WANTED
 from shardtool.proof.children import scratch_directory
 from shardtool.proof.evidence import Proofs, accepted_in, is_readable
 from shardtool.proof.listing import iso_us
-from shardtool.rescue.plan import LEFT, NOT_WANTED, Plan, Spools, make_plan
+from shardtool.rescue.plan import LEFT, Plan, Spools, make_plan
 from shardtool.rescue.points import WHY, Entry, Point, Unsendable, entries_of
 from shardtool.rescue.send import Refused, Sender
 from shardtool.rescue.spool import Spool

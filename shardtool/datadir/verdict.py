@@ -34,6 +34,7 @@ class Evidence:
         different: how many are there with another content.
         elsewhere: some of the missing ones may be on other servers.
         unasked: some of them are in shards of a space that does not take their series.
+        rescuable: how many of the missing ones nobody wanted gone from 0.8 (`shardtool rescue`).
         accepted: the operator has accepted exactly these losses (`shardtool accept`).
         failure: why the shard could not be proven at all.
         busy: the failure is another process at work.
@@ -44,6 +45,7 @@ class Evidence:
     different: int = 0
     elsewhere: bool = False
     unasked: bool = False
+    rescuable: int = 0
     accepted: bool = False
     failure: Reason | None = None
     busy: bool = False

@@ -15,8 +15,9 @@ from shardtool.datadir.verdict import Evidence, Reason
 from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
 from shardtool.disk.locks import Lock, look_at_lock
 from shardtool.journal import History
+from shardtool.proof.causes import NOT_WANTED
 from shardtool.proof.listing import Listing
-from shardtool.proof.prove import Question
+from shardtool.proof.prove import Finding, Question
 from shardtool.proof.receipts import NewSide, Receipt, Receipts
 from shardtool.proof.run import Job, Lister, Outcome, Setting, Told, prove_all
 from shardtool.proof.source import RaftCatalogue
@@ -53,6 +54,7 @@ class Proofs:
             different=finding.different,
             elsewhere=finding.elsewhere,
             unasked=finding.unasked,
+            rescuable=_rescuable(finding),
             accepted=key in self.accepted,
         )
 
@@ -64,6 +66,10 @@ class Proofs:
     def fail(self, shard: str, failure: Reason, *, busy: bool = False) -> None:
         """Note that a shard could not be proven, and why."""
         self.evidence[shard] = Evidence(failure=failure, busy=busy)
+
+
+def _rescuable(finding: Finding) -> int:
+    return sum(loss.missing for loss in finding.losses if loss.cause not in NOT_WANTED)
 
 
 def accepted_in(history: History) -> Accepted:

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from shardtool.proof.causes import NOT_WANTED
 from shardtool.rescue.points import Point, Run, Unsendable, points_of
 from shardtool.rescue.spool import Column, Value, columns_in, values_of
 
-# What is gone from 0.8 because somebody wanted it so; it would go again, or should not be there.
-NOT_WANTED = ("expired", "dropped")
 DIFFERENT, NO_DATABASE = "different", "no-database"
 _MOST_LISTED = 10_000
 

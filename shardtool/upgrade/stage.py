@@ -81,7 +81,11 @@ def _stage(old: tuple[Judged, ...], has_new: bool, has_snapshot: bool, has_prune
     if any(j.is_marked for j in old):
         advice = "the marker alone proves nothing: verify looks for each value on the new side"
         return Stage("migrated", words, "shardtool verify", advice)
-    lost = sum(j.verdict == "incomplete" and not j.is_accepted for j in old)
+    losing = [j for j in old if j.verdict == "incomplete" and not j.is_accepted]
+    if any(j.evidence is not None and j.evidence.rescuable for j in losing):
+        advice = f"{len(losing)} of them would lose values: rescue sends these to the running 0.8"
+        return Stage("migrated", words, "shardtool rescue", advice)
+    lost = len(losing)
     advice = f"{lost} of them would lose values: verify says which, and why" if lost else ""
     return Stage("migrated", words, "shardtool prune --dry-run", advice)
 

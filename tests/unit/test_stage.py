@@ -106,3 +106,12 @@ def test_a_restore_that_was_interrupted_comes_before_everything_else() -> None:
     found = stage(MARKED, leftovers=True, half_restored=True)
     assert (found.name, found.next) == ("migrated", "shardtool restore")
     assert "start no server" in found.advice
+
+
+def test_what_can_be_rescued_is_rescued_before_anything_is_pruned() -> None:
+    lossy = judge(MARKED.shard, Evidence(values=10, missing=3, rescuable=2))
+    assert stage(lossy).next == "shardtool rescue"
+    gone = judge(MARKED.shard, Evidence(values=10, missing=3))
+    assert stage(gone).next == "shardtool prune --dry-run"
+    accepted = judge(MARKED.shard, Evidence(values=10, missing=3, rescuable=3, accepted=True))
+    assert stage(accepted).next == "shardtool prune --dry-run"
