@@ -13,7 +13,7 @@ from shardtool.cli.options import confirmed
 from shardtool.cli.output import Output, safe, short
 from shardtool.datadir.layout import Layout
 from shardtool.errors import ShardtoolError
-from shardtool.influxdb.catalogue import Catalogue, from_configuration
+from shardtool.influxdb.catalogue import Catalogue
 from shardtool.influxdb.model import ClusterServer
 from shardtool.influxdb.raft import own_name
 from shardtool.influxdb.spaces import problems
@@ -55,7 +55,7 @@ def apply(args: argparse.Namespace, layout: Layout | None, wanted: SpacesFile, o
     if wanted.problems:
         return _wrong(wanted.problems, out)
     with opened_api(args, layout, default=True) as api:
-        catalogue = from_configuration(api.configuration())
+        catalogue = api.catalogue()
         had = had_by(catalogue)
         wrong = tuple(_problems_there(args, wanted, had, len(catalogue.servers)))
         if wrong:

@@ -16,7 +16,7 @@ from shardtool.cli.options import add_yes
 from shardtool.cli.output import Output, short
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.errors import ShardtoolError, UsageError, reason_of
-from shardtool.influxdb.catalogue import Catalogue, from_configuration, read_catalogue
+from shardtool.influxdb.catalogue import Catalogue, read_catalogue
 from shardtool.influxdb.model import ClusterServer, Space
 from shardtool.influxdb.spaces import space_of, takes
 from shardtool.upgrade.cluster import server_documents, spaces_line
@@ -180,7 +180,7 @@ def _catalogue(args: argparse.Namespace) -> tuple[Catalogue, tuple[ClusterServer
         assert layout is not None
         return read_catalogue(layout.raft), ()
     with opened_api(args, None, default=False) as api:
-        catalogue = from_configuration(api.configuration())
+        catalogue = api.catalogue()
         return catalogue, members_of(catalogue, api)
 
 

@@ -12,7 +12,6 @@ from shardtool.errors import ShardtoolError
 from shardtool.influxdb.catalogue import (
     Catalogue,
     CatalogueError,
-    from_configuration,
     read_catalogue,
 )
 from shardtool.influxdb.raft import own_name
@@ -37,7 +36,7 @@ def catalogue_of(layout: Layout, api: Api | None) -> Catalogue:
     """
     if api is None:
         return read_catalogue(layout.raft)
-    catalogue = from_configuration(api.configuration())
+    catalogue = api.catalogue()
     try:
         # A server tells neither which one it is nor what was dropped; the directory does.
         dropped = read_catalogue(layout.raft).dropped

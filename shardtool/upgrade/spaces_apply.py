@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from shardtool.errors import ShardtoolError
 from shardtool.influxdb.api import Api
-from shardtool.influxdb.catalogue import from_configuration
 from shardtool.influxdb.model import Space
 from shardtool.influxdb.wire import AnswerLostError
 from shardtool.upgrade.spaces import (
@@ -64,7 +63,7 @@ def execute(
     steps = plan.requests
     for number, step in enumerate(steps):
         try:
-            now = had_by(from_configuration(api.configuration()))
+            now = had_by(api.catalogue())
             changed = _changed(plan, number, had, now, again)
             if changed:
                 left = "nothing was sent" if not number else "nothing more was sent"
