@@ -37,10 +37,9 @@ _LINE = 4000
 
 _UNSPEAKABLE = re.compile(r"[\0\t\n\r]")
 _ESCAPED_STRING = re.compile(r'(["\\])')
-# The parsers disagree on a backslash before what is escaped, and at a name's end it would escape
-# what follows.
-_BEFORE_FIELDS = re.compile(r"\\(?:[, \\]|\Z)")
-_IN_FIELDS = re.compile(r'\\(?:[,= "\\]|\Z)')
+# The parsers disagree on a backslash before what may be escaped (1.6.7 makes `=` of a measurement
+# `\\=`), and at a name's end it would escape what follows.
+_AMBIGUOUS = re.compile(r'\\(?:[,= "\\]|\Z)')
 
 
 @dataclass(frozen=True)
@@ -215,20 +214,20 @@ def _measurement(name: str) -> tuple[str, str]:
     """Given the name of a series, return how a line begins, and why none can ('' where it can)."""
     if name.startswith("#"):
         return "", "name"  # a comment
-    return _spelled(name, _BEFORE_FIELDS, r"([, ])")
+    return _spelled(name, r"([, ])")
 
 
 @lru_cache(maxsize=16384)
 def _field(name: str) -> tuple[str, str]:
     """Given the name of a column, return a field's key, and why it can't be one."""
-    return _spelled(name, _IN_FIELDS, r"([,= ])")
+    return _spelled(name, r"([,= ])")
 
 
-def _spelled(name: str, ambiguous: re.Pattern[str], special: str) -> tuple[str, str]:
+def _spelled(name: str, special: str) -> tuple[str, str]:
     try:
         name.encode()
     except UnicodeEncodeError:
         return "", "bytes"
-    if not name or _UNSPEAKABLE.search(name) or ambiguous.search(name):
+    if not name or _UNSPEAKABLE.search(name) or _AMBIGUOUS.search(name):
         return "", "name"
     return re.sub(special, r"\\\1", name), ""

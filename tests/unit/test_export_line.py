@@ -1,4 +1,4 @@
-"""Line protocol, read back by a parser that is not ours; and what it can't hold, left and listed."""
+"""Line protocol, read back by a parser that is not ours; and what it can't hold, listed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ VALUES = st.one_of(
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20),
     st.booleans(),
     st.integers(-(1 << 63), (1 << 63) - 1),
-    st.floats(),
+    st.floats(allow_subnormal=False),
 )
 US = st.integers(-(1 << 63), (1 << 63) - 1)
 IDENTITIES = st.tuples(
@@ -141,6 +141,7 @@ def test_a_parser_finds_each_value_once_with_its_type_or_it_is_listed(
         ("a\\", "name"),
         ("a\\ b", "name"),
         ("a\\\\b", "name"),
+        ("a\\=b", "name"),
         ("a\udcff", "bytes"),
         ("x" * 65_536, "long"),
     ],

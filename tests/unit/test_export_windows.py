@@ -136,7 +136,8 @@ def test_a_reader_that_begins_again_at_a_place_misses_nothing(
         patch.setattr(module, "_LEAST_SHARE", 1)
         reader = Memory([(key_of(cell), b"") for cell in cells])
         whole = rows(list(windows(reader, both, Selection())))
-        found, place = [], None
+        found: list[Window] = []
+        place = None
         for window in windows(reader, both, Selection()):
             if len(found) == stop:
                 break

@@ -1,0 +1,162 @@
+"""Kill export at its n-th system call, or fail it: a file has its name only if it is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fixtures import Node, Row
+from shardtool.errors import ShardtoolError
+from shardtool.export.target import Target
+from tests.conftest import COMMAND, REPOSITORY, Mount, Run
+
+EACH = [
+    *((call, "signal=KILL") for call in ("openat", "write", "fsync", "fchmod", "link", "unlink")),
+    ("rename", "signal=KILL"),
+    *(("write", "error=ENOSPC"), ("fsync", "error=EIO"), ("link", "error=EPERM")),
+    *(("rename", "error=EROFS"), ("fchmod", "error=EPERM"), ("openat", "error=EROFS")),
+]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    """A node with values that go out, and one that is listed."""
+    made = Node(tmp_path / "data")
+    rows = [Row("test", "cpu", "v", n, 1, float(n)) for n in range(20)]
+    made.old_shard(1, rows=[*rows, Row("test", "cpu", "v", 99, 1, float("nan"))])
+    return made
+
+
+def injected(node: Node, out: Path, call: str, number: int, action: str, *words: str) -> bool:
+    """Export to `out` and have `action` befall the `number`-th `call` that has to do with it.
+
+    Returns whether it came so far. The child that reads is not traced: it writes no file.
+    """
+    trace = out.parent / "trace"
+    places = [out, Path(f"{out}.left"), out.with_name(f".{out.name}.part")]
+    places += [out.with_name(f".{out.name}.left.part"), out.parent]
+    done = subprocess.run(
+        [
+            *("strace", "-qq", "-o", trace),
+            *(word for place in places for word in ("-P", place)),
+            *("-e", f"trace={call}", "-e", f"inject={call}:{action}:when={number}"),
+            *(*COMMAND, "--data", node.path, "export", "--to", out, "-q", *words),
+        ],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    assert "mistake in shardtool" not in done.stderr, done.stderr
+    found = trace.read_text()
+    if "signal" in action:
+        return "killed by SIGKILL" in found
+    if "INJECTED" not in found:
+        return False
+    # One line that says why, or a way around it.
+    assert done.returncode in (1, 3), done.stderr
+    assert len(done.stderr.splitlines()) == (done.returncode == 1)
+    return True
+
+
+def names(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir() if path.name != "trace"}
+
+
+def is_whole(out: Path) -> bool:
+    lines = out.read_text().splitlines()
+    left = [json.loads(line) for line in Path(f"{out}.left").read_text().splitlines()]
+    return len(lines) == 22 and len(left) == 1
+
+
+@pytest.mark.usefixtures("strace")
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("call", "action"), EACH)
+def test_a_file_is_whole_or_not_there(
+    call: str, action: str, node: Node, shardtool: Run, tmp_path: Path
+) -> None:
+    number = 0
+    while True:
+        number += 1
+        directory = tmp_path / f"out{number}"
+        directory.mkdir()
+        out = directory / "x.lp"
+        # Where there are no hard links it is renamed.
+        words = ("--force",) if call == "rename" else ()
+        came = injected(node, out, call, number, action, *words)
+        if "x.lp" in names(directory):
+            assert is_whole(out)
+        if "signal" not in action:
+            # Of what failed nothing is left but, where it was just done, the list.
+            assert names(directory) <= {"x.lp", "x.lp.left"}
+        done = shardtool("--data", node.path, "export", "--to", out, "--force")
+        assert done.returncode == 3
+        assert is_whole(out)
+        assert names(directory) == {"x.lp", "x.lp.left"}
+        if not came:
+            break
+    assert number > 1, f"export made no {call}"
+
+
+@pytest.mark.usefixtures("strace")
+@pytest.mark.parametrize("call", ["write", "fsync", "rename"])
+def test_a_file_that_is_replaced_is_never_half_there(call: str, node: Node, tmp_path: Path) -> None:
+    number = 0
+    while True:
+        number += 1
+        out = tmp_path / "x.lp"
+        out.write_text("mine")
+        if not injected(node, out, call, number, "signal=KILL", "--force"):
+            break
+        assert out.read_text() == "mine" or is_whole(out)
+    assert number > 1
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    mount: Mount, shardtool: Run, tmp_path: Path
+) -> None:
+    node = Node(tmp_path / "data")
+    node.old_shard(1, points=30_000)
+    small = tmp_path / "small"
+    small.mkdir()
+    mount(small, size="1m")
+    for name in ("x.lp", "x.json"):
+        done = shardtool("--data", node.path, "export", "--to", small / name)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert str(small / name) in line
+        assert "No space left" in line
+        assert list(small.iterdir()) == []
+    pytest.importorskip("pyarrow")
+    done = shardtool("--data", node.path, "export", "--to", small / "x.parquet", "--quiet")
+    assert done.returncode in (0, 1)
+    if done.returncode:
+        assert list(small.iterdir()) == []
+
+
+def test_a_name_that_is_taken_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    out = tmp_path / "x.lp"
+    with Target(str(out), force=False) as target:
+        target.write(b"ours")
+        out.write_text("theirs")
+        with pytest.raises(ShardtoolError, match="--force"):
+            target.complete()
+    assert out.read_text() == "theirs"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.lp"]
+
+
+def test_a_file_on_its_way_is_its_owners_alone(tmp_path: Path) -> None:
+    with Target(str(tmp_path / "x.lp"), force=False) as target:
+        target.write(b"ours")
+        (part,) = tmp_path.iterdir()
+        assert part.name == ".x.lp.part"
+        assert part.stat().st_mode & 0o777 == 0o600
+        written = target.complete()
+    assert written.bytes == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["x.lp"]
