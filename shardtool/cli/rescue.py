@@ -53,6 +53,7 @@ What stays behind is listed with the reason:
   refused          the server refused just these values
   different        0.8 has another value there
   expired, dropped gone from 0.8 because somebody wanted it so: see --also
+  accepted         these losses were accepted; name the shard to send them
   no-database      see --create-databases
 Values that can't be sent have one way out: shardtool export.
 
@@ -114,9 +115,8 @@ class _Told:
 
     @property
     def lost(self) -> int:
-        """Values that are still only in old shards."""
-        proofs = self.after or self.proofs
-        return sum(receipt.finding.lost for receipt in proofs.receipts.values())
+        """Values that are still only in old shards, and of which nobody said that they may go."""
+        return _lost(self.after or self.proofs)
 
     @property
     def unread(self) -> list[str]:
@@ -138,8 +138,13 @@ def run(args: argparse.Namespace, out: Output) -> int:
         spools = stack.enter_context(Spools(stack.enter_context(scratch_directory())))
         collecting = Collecting(Spool, spools.add)
         proofs = _proven(args, layout, inventory, shards, out, collecting)
+        evidence = proofs.evidence.items()
         plan = make_plan(
-            spools, known=api.databases(), create=args.create_databases, also=args.also
+            spools,
+            known=api.databases(),
+            create=args.create_databases,
+            also=args.also,
+            accepted=() if args.shards else [name for name, found in evidence if found.accepted],
         )
         told = _Told(plan, shards, proofs)
         if args.dry_run or not plan.total:
@@ -213,7 +218,7 @@ def _prove_until_settled(
     """Prove again, until what was sent is there or the server has had its time to write it."""
     names = {part.shard for part in told.plan.parts}
     deadline = time.monotonic() + _SETTLE_SECONDS
-    expected = _lost(told.proofs) - told.sent
+    expected = sum(r.finding.lost for r in told.proofs.receipts.values()) - told.sent
     wait = 0.5
     while True:
         inventory = take_inventory(layout)
@@ -223,14 +228,19 @@ def _prove_until_settled(
         for name, receipt in {**told.proofs.receipts, **after.receipts}.items():
             if name not in names or name in after.receipts:
                 whole.add(receipt)
-        if _lost(whole) <= expected or time.monotonic() > deadline:
+        lost = sum(receipt.finding.lost for receipt in whole.receipts.values())
+        if lost <= expected or time.monotonic() > deadline:
             return whole
         time.sleep(wait)
         wait *= 2
 
 
 def _lost(proofs: Proofs) -> int:
-    return sum(receipt.finding.lost for receipt in proofs.receipts.values())
+    return sum(
+        receipt.finding.lost
+        for name, receipt in proofs.receipts.items()
+        if not proofs.evidence[name].accepted
+    )
 
 
 # -- sending --

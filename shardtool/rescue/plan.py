@@ -17,13 +17,14 @@ from shardtool.proof.causes import NOT_WANTED
 from shardtool.rescue.points import Point, Run, Unsendable, points_of
 from shardtool.rescue.spool import Column, Value, columns_in, values_of
 
-DIFFERENT, NO_DATABASE = "different", "no-database"
+DIFFERENT, NO_DATABASE, ACCEPTED = "different", "no-database", "accepted"
 _MOST_LISTED = 10_000
 
 LEFT = {
     "expired": "older than its shard space keeps values: 0.8 would drop it again",
     "dropped": "its series, database or space was dropped in 0.8",
     DIFFERENT: "0.8 has another value there, which is newer perhaps: it is not overwritten",
+    ACCEPTED: "it was accepted that they go (shardtool accept); name the shard to send them",
     NO_DATABASE: "0.8 does not know the database: --create-databases makes it",
 }
 """Why values stay behind that could be sent; rescue.points.WHY has the others."""
@@ -115,6 +116,11 @@ class Spools:
             ]
         )
 
+    def count(self, part: SeriesPart) -> int:
+        """Return how many values a part has."""
+        file = self._files[part.shard]
+        return sum(1 for column in part.columns for _ in values_of(file, column))
+
     def not_wanted(self, part: SeriesPart, also: Collection[str]) -> Counter[str]:
         """Return how many values of a part are not to be sent, by the word of LEFT."""
         file = self._files[part.shard]
@@ -133,7 +139,12 @@ def is_wanted(value: Value, also: Collection[str]) -> bool:
 
 
 def make_plan(
-    spools: Spools, *, known: Collection[str], create: bool, also: Collection[str]
+    spools: Spools,
+    *,
+    known: Collection[str],
+    create: bool,
+    also: Collection[str],
+    accepted: Collection[str] = (),
 ) -> Plan:
     """Go through all lost values and return what is to be sent.
 
@@ -142,9 +153,13 @@ def make_plan(
         known: the databases that the server has.
         create: those that it has not are to be made.
         also: causes whose values are to be sent although somebody wanted them gone.
+        accepted: shards whose losses may go.
     """
     plan = Plan()
     for part in spools.parts():
+        if part.shard in accepted:
+            plan.left[ACCEPTED] += spools.count(part)
+            continue
         plan.left.update(spools.not_wanted(part, also))
         is_new = part.database not in known
         sendable = 0

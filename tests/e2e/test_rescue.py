@@ -366,3 +366,16 @@ def test_the_journal_says_what_was_sent(tmp_path: Path, shardtool: Run) -> None:
     assert (ended["how"], ended["sent"], ended["refused"]) == ("sent", 3, 0)
     history = shardtool("--data", node.path, "history")
     assert "3 values sent" in history.stdout
+
+
+def test_losses_that_were_accepted_are_sent_only_where_the_shard_is_named(
+    tmp_path: Path, shardtool: Run
+) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    node.old_shard(1, points=10)
+    node.migrate(1, lose=3)
+    shardtool("--data", node.path, "accept", "1", "--because", "a test", "--missing", "3")
+    with served(node) as (url, _):
+        found = rescue(shardtool, node.path, url)
+        assert (found["sent"], found["left"]) == (0, {"accepted": 3})
+        assert rescue(shardtool, node.path, url, "1")["sent"] == 3
