@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bench.export import bench_export, bench_export_memory
 from bench.sides import SHARDTOOL, Side, compare, peak_memory
 from bench.verify import bench_verify, bench_verify_memory
 from fixtures import Node, bulk
@@ -110,17 +111,17 @@ def bench_prune(work: Path, rounds: int, shards: int) -> None:
 def main() -> None:
     """Run all of it, or what is named, in a temporary directory on the disk of `--in`."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    names = ("start", "status", "memory", "backup", "prune", "verify")
+    names = ("start", "status", "memory", "backup", "prune", "verify", "export")
     parser.add_argument("what", nargs="*", default=names, help=f"any of {', '.join(names)}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--bytes", type=int, default=2_000_000_000, help="of the backup")
     parser.add_argument("--shards", type=int, default=200, help="of the prune")
-    parser.add_argument("--values", type=int, default=5_000_000, help="of the verify, in all")
+    parser.add_argument("--values", type=int, default=5_000_000, help="of verify and of export")
     parser.add_argument(
         "--big-values",
         type=int,
         default=10_000_000,
-        help="of the larger of verify's two shards for the memory; the other has a tenth",
+        help="of the larger of two shards for the memory of each; the other has a tenth",
     )
     parser.add_argument("--in", dest="place", default=None, help="a directory with some GB free")
     args = parser.parse_args()
@@ -142,6 +143,9 @@ def main() -> None:
         if "verify" in args.what:
             bench_verify(work, args.rounds, args.values)
             bench_verify_memory(work, args.big_values)
+        if "export" in args.what:
+            bench_export(work, args.rounds, args.values)
+            bench_export_memory(work, args.big_values)
 
 
 main()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+ONE_CORE = ("taskset", "-c", "0")
 SHARDTOOL = str(Path(sys.executable).with_name("shardtool"))
 _PEAK = (
     "import resource,subprocess,sys;"

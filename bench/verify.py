@@ -8,13 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.sides import SHARDTOOL, Side, compare, peak_memory
+from bench.sides import ONE_CORE, SHARDTOOL, Side, compare, peak_memory
 from fixtures import HAVE_PLYVEL, Node
 
 _SHARDS = 8
 _VALUES_PER_POINT = 4
 _GOOD = (0, 3)  # 3: something is missing, found as it should be
-_ONE_CORE = ("taskset", "-c", "0")
 _AIM_PER_SECOND = 1_200_000
 _SCAN = Path(__file__).with_name("leveldb_scan.cc")
 _PLYVEL = """
@@ -35,14 +34,14 @@ def bench_verify(work: Path, rounds: int, values: int) -> None:
     node = _node(work / "verify", _SHARDS, values)
     old, new = _copies(node, work / "copies")
     ours = _verify(node, f"verify, {values / 1e6:g} M values")
-    ours_alone = _verify(node, "verify on one core", _ONE_CORE)
+    ours_alone = _verify(node, "verify on one core", ONE_CORE)
     cores = os.cpu_count() or 1
     scan = _compiled(work)
     if scan:
         both = [*old, *new]
         theirs = Side("LevelDB in C++, both sides", [[scan, str(cores), *both]])
         taken = compare(ours, theirs, 2.0, rounds)
-        alone = Side("LevelDB in C++, both, one core", [[*_ONE_CORE, scan, "1", *both]])
+        alone = Side("LevelDB in C++, both, one core", [[*ONE_CORE, scan, "1", *both]])
         taken_alone = compare(ours_alone, alone, None, rounds)
         _rates(values, f"{cores} cores", taken)
         _rates(values, "one core", taken_alone, aim=_AIM_PER_SECOND)

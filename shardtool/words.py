@@ -1,4 +1,4 @@
-"""How sentences write amounts: names, sizes, durations."""
+"""How sentences write amounts: names, sizes, durations; and what is text at all."""
 
 from __future__ import annotations
 
@@ -43,3 +43,13 @@ def duration(seconds: float) -> str:
         if count or parts:
             parts.append(f"{count}{unit}")
     return " ".join(part for part in parts[:2] if not part.startswith("0"))
+
+
+def is_utf8(text: str) -> bool:
+    """Say whether text can be written as UTF-8: what came from a disk or from the environment may
+    hold any bytes, as surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

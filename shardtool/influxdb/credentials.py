@@ -9,6 +9,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from shardtool.errors import UsageError, reason_of
+from shardtool.words import is_utf8
 
 PASSWORD, PASSWORD_FILE = "SHARDTOOL_PASSWORD", "SHARDTOOL_PASSWORD_FILE"
 _LONGEST_PASSWORD = 4096
@@ -53,7 +54,7 @@ def credentials(
             f"no password for the user {user!r}: set {PASSWORD}, or {PASSWORD_FILE} to a file "
             "that holds it, or run this on a terminal to be asked"
         )
-    if not (_is_utf8(user) and _is_utf8(password)):
+    if not (is_utf8(user) and is_utf8(password)):
         raise UsageError(
             "the user's name or password is no UTF-8, so it can't be sent: check the terminal's "
             f"encoding, --user and {PASSWORD}"
@@ -65,15 +66,6 @@ def credentials(
             "Authorization header: give that user another, or make a user for this"
         )
     return Credentials(user, password)
-
-
-def _is_utf8(text: str) -> bool:
-    """Return whether text can be sent; what came from the environment may hold any bytes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _password_in(path: Path, named_by: str) -> str:

@@ -19,6 +19,7 @@ from shardtool.influxdb.keys import time_and_sequence
 from shardtool.influxdb.messages import MessageError, parse, value_of
 from shardtool.proof.columns import Name
 from shardtool.rescue.spool import Value
+from shardtool.words import is_utf8
 
 # The server takes these two columns for the point's identity, whatever was meant.
 _RESERVED = ("time", "sequence_number")
@@ -72,14 +73,14 @@ def json_of(stored: bytes) -> str:
         text = repr(value)
         # Without point or exponent it would become an integer.
         return text if "." in text or "e" in text else text + ".0"
-    if isinstance(value, str) and not _is_utf8(value):
+    if isinstance(value, str) and not is_utf8(value):
         raise ValueError("bytes")
     return json.dumps(value)
 
 
 def trouble_with_name(name: Name) -> str:
     """Return the word of WHY for a column that can't be named in a request; empty if it can."""
-    if not all(map(_is_utf8, (name.database, name.series, name.column))):
+    if not all(map(is_utf8, (name.database, name.series, name.column))):
         return "bytes"
     # The server splits paths at slashes after decoding them (the pat library).
     has_path = name.database and "/" not in name.database
@@ -95,14 +96,6 @@ def trouble_with_identity(time_us: int, sequence: int) -> str:
     if int(float(sequence)) != sequence or sequence >= 1 << 63:
         return "sequence"
     return ""
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 @dataclass(frozen=True)

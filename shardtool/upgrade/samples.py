@@ -14,6 +14,7 @@ from itertools import islice
 from random import Random
 
 from shardtool.influxdb.regex import compiled, encoded
+from shardtool.words import is_utf8
 
 _MOST = 8  # names that a piece of a regex stands for
 _LONGEST = 20_000  # characters of a name
@@ -64,7 +65,7 @@ def _usable(names: Iterable[str]) -> tuple[str, ...]:
     for name in names:
         more = ("x" + name, name + "x", name.upper(), name.lower(), f"{name}.0")
         found.update(dict.fromkeys((name, *more) if len(name) <= _LONGEST_VARIED else (name,)))
-    return tuple(name for name in found if name and _is_utf8(name))
+    return tuple(name for name in found if name and is_utf8(name))
 
 
 def names_between(regexes: Sequence[str]) -> Iterator[str]:
@@ -169,7 +170,7 @@ def _in_class(source: str) -> tuple[str, ...]:
     if one is None or runs is None:
         return ("",)
     usual = [character for character in _CHARACTERS if one.search(character.encode())][:_USUAL]
-    own = [c for c in source if c not in "[]^-\\" and _is_utf8(c) and one.search(c.encode())]
+    own = [c for c in source if c not in "[]^-\\" and is_utf8(c) and one.search(c.encode())]
     everything, edges = _all_characters(), list[str]()
     for match in islice(runs.finditer(everything), _RUNS):
         start, end = match.span()
@@ -178,7 +179,7 @@ def _in_class(source: str) -> tuple[str, ...]:
         if first and last:
             edges += [chr((ord(first) + ord(last)) // 2), first, last]
     found = dict.fromkeys([*usual, *own[:_OWN], *edges])
-    return tuple(c for c in found if _is_utf8(c) and one.search(c.encode())) or ("",)
+    return tuple(c for c in found if is_utf8(c) and one.search(c.encode())) or ("",)
 
 
 @lru_cache(maxsize=1)
@@ -198,7 +199,3 @@ def _joined(heads: list[str], tails: list[str], random: Random | None) -> list[s
 def _few(names: Iterable[str]) -> list[str]:
     unique = dict.fromkeys(name for name in names if len(name) <= _LONGEST)
     return list(islice(unique, _MOST))
-
-
-def _is_utf8(name: str) -> bool:
-    return not any("\ud800" <= c <= "\udfff" for c in name)
