@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -155,8 +155,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
         except KeyboardInterrupt:  # InterruptedByUserError is one
             raise InterruptedByUserError(_interrupted(args.to)) from None
     report.outcomes += missing
-    out.document("export", _document(report))
-    _show(report, args.to, out)
+    if out.as_json:
+        out.document("export", _document(report))
+    else:
+        _show(report, args.to, out)
     return exits.DONE if report.is_whole else exits.ATTENTION
 
 
@@ -333,12 +335,12 @@ class _Screen:
 def _interrupted(name: str) -> str:
     if is_stream(name):
         return "interrupted; what was written is not all of it"
-    return f"interrupted; nothing was left of {name}"
+    return f"interrupted; nothing incomplete was left of {name}"
 
 
 def _show(report: Report, name: str, out: Output) -> None:
-    """Tell people; beside a file on stdout, and with --json, what is wrong goes to stderr."""
-    tell = out.warn if name == STDOUT or out.as_json else _printer(out)
+    """Tell people, on stderr where stdout has the values."""
+    tell = out.warn if name == STDOUT else _printer(out)
     if not out.quiet:
         for outcome in report.outcomes:
             if outcome.word:
@@ -346,16 +348,14 @@ def _show(report: Report, name: str, out: Output) -> None:
         for why, count in report.left.most_common():
             tell(f"{plural(count, 'value')} left out: {WHY[why]}")
         _show_mixed(report, tell)
-    if out.as_json:
-        return
     tell(_summary(report, name))
 
 
-def _printer(out: Output) -> Any:
+def _printer(out: Output) -> Callable[[str], None]:
     return lambda text: out.line(safe(text))
 
 
-def _show_mixed(report: Report, tell: Any) -> None:
+def _show_mixed(report: Report, tell: Callable[[str], None]) -> None:
     mixed = report.mixed
     for column in mixed[:_MOST_TOLD]:
         tell(f"{column.series_text} {column.column}: values of several types, {_ONE_TYPE}")

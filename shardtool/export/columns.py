@@ -62,12 +62,12 @@ class Selection:
         return _AFTER if self.until_us is None else time_bytes(self.until_us)
 
     def takes(self, column: Column) -> bool:
-        """Say whether a column is wanted; one without a name is, where names don't matter."""
+        """Say whether a column is wanted; one without a name may be any of those that are."""
+        if not column.is_named:
+            return True
         if self.databases and column.name.database not in self.databases:
             return False
-        if self.series is None:
-            return True
-        return column.is_named and bool(self.series.search(encoded(column.name.series)))
+        return self.series is None or bool(self.series.search(encoded(column.name.series)))
 
 
 def columns_of(reader: Reader, namer: Namer, selection: Selection) -> list[Column]:

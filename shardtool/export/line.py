@@ -63,7 +63,12 @@ def header(database: str) -> bytes:
 
     A name that can't stand there (it is cut at a colon, and ends with the line) is left out.
     """
-    if database != database.strip() or not database.isprintable() or ":" in database:
+    if (
+        not database
+        or database != database.strip()
+        or not database.isprintable()
+        or ":" in database
+    ):
         return b"# DML\n"
     return f"# DML\n# CONTEXT-DATABASE: {database}\n".encode()
 

@@ -55,6 +55,7 @@ class _Counted(io.RawIOBase):
 
     def __init__(self, descriptor: int, name: str) -> None:
         self.count = 0
+        self.is_over = False
         self._digest = hashlib.sha256()
         self._descriptor = descriptor
         self._name = name
@@ -64,6 +65,10 @@ class _Counted(io.RawIOBase):
 
     def write(self, content: Any, /) -> int:
         view = memoryview(content).cast("B")
+        if self.is_over:
+            # What compresses says its last words when it is collected; the descriptor's number
+            # may be another file's by then.
+            return len(view)
         try:
             write_all(self._descriptor, view)
         except BrokenPipeError:
@@ -212,6 +217,7 @@ class Target:
             os.close(descriptor)
 
     def _discard(self) -> None:
+        self.raw.is_over = True
         if self._temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(self._temporary)

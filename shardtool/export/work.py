@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
@@ -66,14 +66,16 @@ class Wanted:
         form: the format.
         style: of line protocol.
         catalogue: what raft knows.
-        keep: chooses among the values, for each shard; None keeps all.
+        keeping: opens what chooses among a shard's values, in the child that reads it, with a
+            directory for links; None keeps all. What only exports values that the new storage
+            lacks goes here.
     """
 
     selection: Selection
     form: Form
     style: Style
     catalogue: Catalogue
-    keep: Keep | None = None
+    keeping: Callable[[Job, Path], AbstractContextManager[Keep]] | None = None
 
 
 @dataclass
@@ -154,8 +156,11 @@ def export_shard(job: Job, wanted: Wanted, scratch: Path, tell: Tell) -> Outcome
         before = ""
         try:
             before = state_of(job.path)
-            with _opened(job, scratch) as reader:
-                work.read(reader)
+            with ExitStack() as stack:
+                keep = None
+                if wanted.keeping is not None:
+                    keep = stack.enter_context(wanted.keeping(job, scratch))
+                work.read(stack.enter_context(_opened(job, scratch)), keep)
             if job.is_new or state_of(job.path) == before:
                 return work.ended()
             return work.ended("changing", f"{job.path}: another process wrote to it meanwhile")
@@ -182,7 +187,7 @@ class _Work:
         self._size = 0
         self._part = 0.0
 
-    def read(self, reader: Reader) -> None:
+    def read(self, reader: Reader, keep: Keep | None) -> None:
         """Read on from where the last attempt ended.
 
         Raises:
@@ -192,7 +197,7 @@ class _Work:
         wanted = self._wanted
         columns = columns_of(reader, _namer(outcome.job, reader, wanted), wanted.selection)
         begun = _Begun(columns)
-        for window in windows(reader, columns, wanted.selection, self._place, wanted.keep):
+        for window in windows(reader, columns, wanted.selection, self._place, keep):
             out, points, values = self._writer.written(window)
             self._place = place_of(window)
             outcome.points += points

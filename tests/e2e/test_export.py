@@ -563,7 +563,7 @@ def test_an_interrupt_leaves_nothing(number: signal.Signals, tmp_path: Path) -> 
     running.send_signal(number)
     _, told = running.communicate()
     assert running.returncode == 130
-    assert "nothing was left" in told
+    assert "nothing incomplete was left" in told
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
 

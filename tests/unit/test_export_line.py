@@ -217,7 +217,14 @@ def test_a_point_with_very_many_columns_takes_several_lines_of_one_time() -> Non
 
 @pytest.mark.parametrize(
     ("database", "said"),
-    [("test", True), ("two words", True), ("a:b", False), ("a\nb", False), (" a", False)],
+    [
+        ("test", True),
+        ("two words", True),
+        ("a:b", False),
+        ("a\nb", False),
+        (" a", False),
+        ("", False),
+    ],
 )
 def test_the_header_names_a_database_that_it_can_name(database: str, said: bool) -> None:
     expected = f"# DML\n# CONTEXT-DATABASE: {database}\n" if said else "# DML\n"

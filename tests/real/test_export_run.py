@@ -1,0 +1,138 @@
+"""Export in the face of trouble: readers that die, files that vanish, a choice among values."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures import Node, Row
+from shardtool.export import work
+from shardtool.export.columns import NOTHING_KNOWN, Column, Selection, old_namer
+from shardtool.export.line import Style
+from shardtool.export.run import Report, export
+from shardtool.export.windows import Keep, windows
+from shardtool.export.work import Job, Wanted
+from shardtool.influxdb.engines import EngineError, Pair, Reader, Stream
+
+WANTED = Wanted(Selection(), "line", Style(), NOTHING_KNOWN)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    made = Node(tmp_path / "data")
+    for number in (1, 2, 3):
+        rows = [
+            Row("test", series, "v", n, number, n) for series in ("a", "b") for n in range(3000)
+        ]
+        made.old_shard(number, rows=rows)
+    return made
+
+
+def jobs_of(node: Node) -> list[Job]:
+    return [Job(path, "leveldb", False, 1000) for path in sorted(node.shard_db.iterdir())]
+
+
+def exported(jobs: Sequence[Job], to: Path, wanted: Wanted = WANTED) -> Report:
+    return export(jobs, wanted, str(to), force=False, progress=lambda *told: None)
+
+
+@pytest.mark.usefixtures("no_orphans")
+def test_a_reader_that_dies_ends_its_shard_and_no_other(
+    node: Node, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = windows
+
+    def dies(reader: Reader, *words: Any) -> Iterator[Any]:
+        for number, window in enumerate(whole(reader, *words)):
+            if reader.path.name == "00002" and number == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield window
+
+    monkeypatch.setattr(work, "windows", dies)
+    monkeypatch.setattr(work, "_CHUNK", 1)
+    report = exported(jobs_of(node), tmp_path / "x.lp")
+    assert [outcome.word for outcome in report.outcomes] == ["", "engine-unreadable", ""]
+    assert "died (signal SIGKILL)" in report.outcomes[1].detail
+    assert [outcome.values for outcome in report.outcomes] == [6000, 3000, 6000]
+    lines = (tmp_path / "x.lp").read_text().splitlines()
+    assert len(lines) == 2 + report.values
+    assert not report.is_whole
+
+
+class Vanishing:
+    """A reader whose files are gone after some pairs, as a server's compaction does it."""
+
+    def __init__(self, reader: Reader, allowed: int) -> None:
+        self.path = reader.path
+        self.tables = reader.tables
+        self.value = reader.value
+        self.allowed = allowed
+        self._reader = reader
+
+    def pairs(self, start: bytes) -> Stream:
+        return _VanishingStream(self, self._reader.pairs(start))
+
+
+class _VanishingStream:
+    def __init__(self, reader: Vanishing, stream: Stream) -> None:
+        self._reader = reader
+        self._stream = stream
+
+    def take(self, count: int) -> list[Pair]:
+        found = self._stream.take(count)
+        self._reader.allowed -= len(found)
+        if self._reader.allowed < 0:
+            raise EngineError(f"{self._reader.path}: no such file")
+        return found
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 3500, 5000])
+@pytest.mark.parametrize("changes", [True, False])
+def test_where_files_vanish_it_goes_on_where_it_was(
+    allowed: int, changes: bool, node: Node, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    opened = work._opened
+    attempts = [0]
+
+    @contextlib.contextmanager
+    def vanishing(job: Job, scratch: Path) -> Iterator[Reader]:
+        attempts[0] += 1
+        with opened(job, scratch) as reader:
+            yield Vanishing(reader, allowed) if attempts[0] < 3 else reader
+
+    states = iter(range(100))
+    monkeypatch.setattr(work, "state_of", lambda path: str(next(states)) if changes else "same")
+    selected = Wanted(Selection(frozenset({"test"})), "line", Style(), NOTHING_KNOWN)
+    monkeypatch.setattr(work, "_opened", vanishing)
+    (job, *_) = jobs_of(node)
+    new = Job(job.path, job.engine, True, 1000)
+    monkeypatch.setattr(work, "_namer", lambda _, reader, __: old_namer(reader, NOTHING_KNOWN))
+    report = exported([new], tmp_path / "x.lp", selected)
+    lines = (tmp_path / "x.lp").read_text().splitlines()[2:]
+    assert len(lines) == len(set(lines)) == report.values
+    (outcome,) = report.outcomes
+    if changes:
+        assert (report.values, outcome.word) == (6000, "")
+    else:
+        assert outcome.word == "engine-unreadable"
+
+
+def test_a_choice_among_values_is_made_in_the_child_that_reads(node: Node, tmp_path: Path) -> None:
+    @contextlib.contextmanager
+    def keeping(job: Job, scratch: Path) -> Iterator[Keep]:
+        assert scratch.is_dir()
+
+        def keep(column: Column, pairs: Sequence[Pair]) -> Sequence[Pair]:
+            return [pair for pair in pairs if column.name.series == "a" and job.name == "00002"]
+
+        yield keep
+
+    wanted = Wanted(Selection(), "line", Style(), NOTHING_KNOWN, keeping)
+    report = exported(jobs_of(node), tmp_path / "x.lp", wanted)
+    assert [outcome.values for outcome in report.outcomes] == [0, 3000, 0]
