@@ -7,9 +7,7 @@ was not proven; a plain rerun ends in the same state as an uninterrupted run.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from typing import Any
 import pytest
 
 from fixtures import Node
-from tests.conftest import COMMAND, REPOSITORY, Listing, Run
+from tests.conftest import Listing, Run
 from tests.e2e.proof_world import (
     document,
     events,
@@ -28,6 +26,7 @@ from tests.e2e.proof_world import (
     verdicts,
     verify,
 )
+from tests.faults.injection import injected
 
 pytestmark = [pytest.mark.usefixtures("strace"), pytest.mark.timeout(300)]
 
@@ -46,32 +45,17 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return node.path
 
 
-def injected(data: Path, call: str, number: int, action: str, *words: str) -> bool:
+def struck(data: Path, call: str, number: int, action: str, *words: str) -> bool:
     """Run a command and have `action` befall the `number`-th `call` of the parent process.
 
-    Returns whether it came so far; a run that ends by itself has fewer such calls. The children
-    that read shards are not traced: they write nothing below the data directory.
+    Returns whether it came so far. The children that read shards are not traced: they write
+    nothing below the data directory.
     """
-    trace = data.parent / "trace"
     own = data / "db/.shardtool"
     # Of all that is opened, what is opened in our own directory (by its descriptor).
     only = ("-P", own, "-P", own / "proofs") if call == "openat" else ()
-    done = subprocess.run(
-        [
-            *("strace", "-qq", "-o", trace, *only),
-            *("-e", f"trace={call}", "-e", f"inject={call}:{action}:when={number}"),
-            *(*COMMAND, "--data", data, *words),
-        ],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    assert "mistake in shardtool" not in done.stderr, done.stderr
-    found = trace.read_text()
-    return "INJECTED" in found or "killed by SIGKILL" in found
+    command = ("--data", data, *words)
+    return injected(command, data.parent / "trace", call, number, action, options=only)[0]
 
 
 def fresh(original: Path, data: Path) -> Path:
@@ -115,7 +99,7 @@ def test_a_first_receipt_is_whole_or_not_there(
     number = 0
     while True:
         number += 1
-        came = injected(fresh(original, data), call, number, action, "verify", "-q")
+        came = struck(fresh(original, data), call, number, action, "verify", "-q")
         if not came:
             break
         sound(data)
@@ -143,7 +127,7 @@ def test_a_receipt_of_before_is_never_lost(
         fresh(original, data)
         verify(shardtool, data)
         before = sound(data)
-        if not injected(data, call, number, action, "verify", "--again", "-q"):
+        if not struck(data, call, number, action, "verify", "--again", "-q"):
             break
         after = sound(data)
         assert set(after) == {"00001", "00002"}
@@ -178,7 +162,7 @@ def test_an_acceptance_is_recorded_whole_or_not_at_all(
         number += 1
         fresh(original, data)
         verify(shardtool, data)
-        if not injected(data, call, number, action, *ACCEPT):
+        if not struck(data, call, number, action, *ACCEPT):
             break
         was = accepted_or_not(data)
         planned = prune(shardtool, data, "--dry-run", "1")
@@ -196,22 +180,11 @@ def test_an_acceptance_that_cant_be_written_is_one_line_and_1(
 ) -> None:
     data = fresh(original, tmp_path / "data")
     verify(shardtool, data)
-    trace = tmp_path / "trace"
     journal = data / "db/.shardtool/journal"
     journal.touch()
-    done = subprocess.run(
-        [
-            *("strace", "-qq", "-o", trace, "-P", journal),
-            *("-e", "trace=write", "-e", f"inject=write:{action}:when=1"),
-            *(*COMMAND, "--data", data, *ACCEPT),
-        ],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "INJECTED" in trace.read_text()
+    command = ("--data", data, *ACCEPT)
+    came, done = injected(command, tmp_path / "trace", "write", 1, action, options=("-P", journal))
+    assert came
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert str(journal) in line
@@ -229,19 +202,7 @@ def test_a_prune_of_proven_shards_that_is_killed_anywhere_takes_no_other(
     while True:
         number += 1
         fresh(original, data)
-        trace = tmp_path / "trace"
-        subprocess.run(
-            [
-                *("strace", "-qq", "-o", trace, "-e", f"trace={call}"),
-                *("-e", f"inject={call}:signal=KILL:when={number}"),
-                *(*COMMAND, "--data", data, "prune", "--yes", "-q"),
-            ],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-        )
-        if "killed by SIGKILL" not in trace.read_text():
+        if not struck(data, call, number, "signal=KILL", "prune", "--yes", "-q"):
             break
         shard = data / "db/shard_db/00001"
         assert {n: e[4] for n, e in listing(shard).items()} == incomplete

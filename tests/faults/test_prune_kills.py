@@ -6,9 +6,7 @@ journal; one plain rerun ends in the state of an uninterrupted run.
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +15,8 @@ import pytest
 from fixtures import Node
 from shardtool.datadir.layout import find_layout
 from shardtool.journal import Journal
-from tests.conftest import COMMAND, REPOSITORY, Listing, Run
+from tests.conftest import Listing, Run
+from tests.faults.injection import injected
 
 # What a prune changes the disk with; `write` is the journal's, and the one line on stdout.
 CALLS = ("write", "fsync", "renameat", "unlinkat", "mkdir")
@@ -35,21 +34,8 @@ def killed(data: Path, call: str, number: int, errno: str = "") -> bool:
     Returns whether it came so far; a run that ends by itself has fewer such calls.
     """
     action = f"error={errno}" if errno else "signal=KILL"
-    trace = data.parent / "trace"
-    done = subprocess.run(
-        [
-            *("strace", "-f", "-qq", "-o", trace),
-            *("-e", f"trace={call}", "-e", f"inject={call}:{action}:when={number}"),
-            *(*COMMAND, "--data", data, *PRUNE),
-        ],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return ("INJECTED" if errno else "killed by SIGKILL") in trace.read_text()
+    words = ("--data", data, *PRUNE)
+    return injected(words, data.parent / "trace", call, number, action, options=["-f"])[0]
 
 
 @pytest.fixture

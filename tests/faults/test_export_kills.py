@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,8 @@ import pytest
 from fixtures import Node, Row
 from shardtool.errors import ShardtoolError
 from shardtool.export.target import Target
-from tests.conftest import COMMAND, REPOSITORY, Mount, Run
+from tests.conftest import Mount, Run
+from tests.faults.injection import injected
 
 EACH = [
     *((call, "signal=KILL") for call in ("openat", "write", "fsync", "fchmod", "link", "unlink")),
@@ -31,38 +30,26 @@ def node(tmp_path: Path) -> Node:
     return made
 
 
-def injected(node: Node, out: Path, call: str, number: int, action: str, *words: str) -> bool:
+def struck(node: Node, out: Path, call: str, number: int, action: str, *words: str) -> bool:
     """Export to `out` and have `action` befall the `number`-th `call` that has to do with it.
 
     Returns whether it came so far. The child that reads is not traced: it writes no file.
     """
-    trace = out.parent / "trace"
     places = [out, Path(f"{out}.left"), out.with_name(f".{out.name}.part")]
     places += [out.with_name(f".{out.name}.left.part"), out.parent]
-    done = subprocess.run(
-        [
-            *("strace", "-qq", "-o", trace),
-            *(word for place in places for word in ("-P", place)),
-            *("-e", f"trace={call}", "-e", f"inject={call}:{action}:when={number}"),
-            *(*COMMAND, "--data", node.path, "export", "--to", out, "-q", *words),
-        ],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
+    came, done = injected(
+        ("--data", node.path, "export", "--to", out, "-q", *words),
+        out.parent / "trace",
+        call,
+        number,
+        action,
+        options=[word for place in places for word in ("-P", place)],
     )
-    assert "Traceback" not in done.stderr, done.stderr
-    assert "mistake in shardtool" not in done.stderr, done.stderr
-    found = trace.read_text()
-    if "signal" in action:
-        return "killed by SIGKILL" in found
-    if "INJECTED" not in found:
-        return False
-    # One line that says why, or a way around it.
-    assert done.returncode in (1, 3), done.stderr
-    assert len(done.stderr.splitlines()) == (done.returncode == 1)
-    return True
+    if came and "error" in action:
+        # One line that says why, or a way around it.
+        assert done.returncode in (1, 3), done.stderr
+        assert len(done.stderr.splitlines()) == (done.returncode == 1)
+    return came
 
 
 def names(directory: Path) -> set[str]:
@@ -89,7 +76,7 @@ def test_a_file_is_whole_or_not_there(
         out = directory / "x.lp"
         # Where there are no hard links it is renamed.
         words = ("--force",) if call == "rename" else ()
-        came = injected(node, out, call, number, action, *words)
+        came = struck(node, out, call, number, action, *words)
         if "x.lp" in names(directory):
             assert is_whole(out)
         if "signal" not in action:
@@ -112,7 +99,7 @@ def test_a_file_that_is_replaced_is_never_half_there(call: str, node: Node, tmp_
         number += 1
         out = tmp_path / "x.lp"
         out.write_text("mine")
-        if not injected(node, out, call, number, "signal=KILL", "--force"):
+        if not struck(node, out, call, number, "signal=KILL", "--force"):
             break
         assert out.read_text() == "mine" or is_whole(out)
     assert number > 1
