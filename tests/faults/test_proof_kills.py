@@ -53,7 +53,9 @@ def struck(data: Path, call: str, number: int, action: str, *words: str) -> bool
     """
     own = data / "db/.shardtool"
     # Of all that is opened, what is opened in our own directory (by its descriptor).
-    only = ("-P", own, "-P", own / "proofs") if call == "openat" else ()
+    only: tuple[str | Path, ...] = ()
+    if call == "openat":
+        only = ("-P", own, "-P", own / "proofs")
     command = ("--data", data, *words)
     return injected(command, data.parent / "trace", call, number, action, options=only)[0]
 
