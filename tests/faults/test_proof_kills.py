@@ -56,7 +56,7 @@ def struck(data: Path, call: str, number: int, action: str, *words: str) -> bool
     only: tuple[str | Path, ...] = ()
     if call == "openat":
         only = ("-P", own, "-P", own / "proofs")
-    command = ("--data", data, *words)
+    command: tuple[str | Path, ...] = ("--data", data, *words)
     return injected(command, data.parent / "trace", call, number, action, options=only)[0]
 
 
