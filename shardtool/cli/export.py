@@ -14,18 +14,18 @@ from shardtool.cli import exits
 from shardtool.cli.options import named_shards
 from shardtool.cli.output import Output, safe, short
 from shardtool.cli.progress import Progress
-from shardtool.datadir.inventory import Inventory, OldShard, take_inventory
+from shardtool.datadir.inventory import Inventory, take_inventory
 from shardtool.datadir.layout import Layout, find_layout
-from shardtool.errors import InterruptedByUserError, ShardtoolError, UsageError
+from shardtool.errors import InterruptedByUserError, UsageError
 from shardtool.export.columns import NOTHING_KNOWN, Selection
+from shardtool.export.jobs import Jobs
 from shardtool.export.left import WHY
 from shardtool.export.line import Style
 from shardtool.export.run import Report, export, left_of
 from shardtool.export.target import STDOUT, is_stream
-from shardtool.export.work import Form, Job, Outcome, Wanted
+from shardtool.export.work import Form, Job, Wanted
 from shardtool.influxdb.catalogue import Catalogue, CatalogueError, read_catalogue
 from shardtool.influxdb.regex import compiled
-from shardtool.proof.evidence import is_readable, local_shards
 from shardtool.words import plural, size
 
 DESCRIPTION = """\
@@ -146,15 +146,17 @@ def run(args: argparse.Namespace, out: Output) -> int:
     _check_place(args.to, layout)
     inventory = take_inventory(layout)
     catalogue = _catalogue(layout, args, out)
-    jobs, missing = _jobs(args, layout, inventory, catalogue)
+    jobs = _jobs(args, layout, inventory, catalogue)
     style = Style(args.sequence, args.floats, args.line_feeds)
     wanted = Wanted(_selection(args), form, style, catalogue)
-    with _Screen(jobs, out) as screen:
+    with _Screen(jobs.readable, out) as screen:
         try:
-            report = export(jobs, wanted, args.to, force=args.force, progress=screen.progress)
+            report = export(
+                jobs.readable, wanted, args.to, force=args.force, progress=screen.progress
+            )
         except KeyboardInterrupt:  # InterruptedByUserError is one
             raise InterruptedByUserError(_interrupted(args.to)) from None
-    report.outcomes += missing
+    report.outcomes += jobs.others
     if out.as_json:
         out.document("export", _document(report))
     else:
@@ -242,71 +244,12 @@ def _catalogue(layout: Layout, args: argparse.Namespace, out: Output) -> Catalog
 
 def _jobs(
     args: argparse.Namespace, layout: Layout, inventory: Inventory, catalogue: Catalogue
-) -> tuple[list[Job], list[Outcome]]:
-    """Return the shards to read, and outcomes of those that can't be."""
-    jobs: list[Job] = []
-    missing: list[Outcome] = []
+) -> Jobs:
+    jobs = Jobs(layout, inventory)
     if args.shards or not args.new:
-        only = named_shards(args.shards, (s.name for s in inventory.old or ()), layout)
-        for shard in inventory.old or ():
-            if only is None or shard.name in only:
-                path = layout.old_shards / shard.name
-                job = Job(path, "leveldb", is_new=False, size=shard.tree.apparent_bytes)
-                if is_readable(shard):
-                    jobs.append(job)
-                else:
-                    missing.append(_unreadable(job, shard))
-    for name in _new_names(args.new, layout, inventory, catalogue):
-        local = local_shards(layout, inventory)[name]
-        tree = next(one.tree for one in inventory.new or () if one.name == name)
-        job = Job(local.path, local.engine, is_new=True, size=tree.apparent_bytes)
-        if local.in_use:
-            detail = f"{local.path}: a server has it open, and it is an lmdb; stop it first"
-            missing.append(Outcome(job, word="in-use", detail=detail))
-        elif local.error:
-            detail = f"{local.path}: can't be read: {local.error}"
-            missing.append(Outcome(job, word="engine-unreadable", detail=detail))
-        else:
-            jobs.append(job)
-    return jobs, missing
-
-
-def _unreadable(job: Job, shard: OldShard) -> Outcome:
-    if shard.kind != "directory":
-        why, word = f"expected a directory, found a {shard.kind}", "not-a-shard"
-    elif shard.error:
-        why, word = f"can't be read: {shard.error}", "engine-unreadable"
-    elif not shard.has_database:
-        why, word = "expected a LevelDB, found none (no CURRENT)", "not-a-shard"
-    elif shard.mounts:
-        why, word = f"something is mounted there: {', '.join(shard.mounts)}", "mount-point"
-    else:
-        why, word = "another process has it open; stop it, or wait", "locked"
-    return Outcome(job, word=word, detail=f"{job.path}: {why}")
-
-
-def _new_names(
-    named: Sequence[str], layout: Layout, inventory: Inventory, catalogue: Catalogue
-) -> list[str]:
-    """Return the names of the new shards that --new means.
-
-    Raises:
-        ShardtoolError: one of them is not there.
-    """
-    there = {shard.name for shard in inventory.new or ()}
-    found: set[str] = set()
-    for text in named:
-        if text == "all":
-            found |= {f"{shard.id:05d}" for shard in catalogue.shards} & there
-            continue
-        name = text.zfill(5) if text.isascii() and text.isdigit() else text
-        if name not in there:
-            raise ShardtoolError(
-                f"{layout.new_shards / name}: expected a new shard of that number, found none; "
-                "see shardtool status"
-            )
-        found.add(name)
-    return sorted(found)
+        jobs.add_old(named_shards(args.shards, (s.name for s in inventory.old or ()), layout))
+    jobs.add_new(args.new, catalogue)
+    return jobs
 
 
 class _Screen:

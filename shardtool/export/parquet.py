@@ -17,7 +17,9 @@ from shardtool.influxdb.keys import ID_BYTES, time_and_sequence
 
 _GROUP_ROWS = 1 << 18
 _GROUP_BYTES = 64 << 20
+# Of the values' columns, in the order of the schema.
 _TYPES: tuple[type, ...] = (float, int, bool, str)
+_FIRST_VALUE = 5
 
 
 def arrow() -> Any:
@@ -68,33 +70,38 @@ class Parquet:
 
     def written(self, window: Window) -> tuple[bytes, int, int]:
         """Return a window's values as an Arrow stream, and how many points and values it has."""
-        pa = arrow()
-        batches = [batch for part in window.parts if (batch := self._batch(part)) is not None]
-        if not batches:
+        columns: list[str] = []
+        keys: list[bytes] = []
+        values: list[Value] = []
+        for part in window.parts:
+            why = _trouble_with(part)
+            if why:
+                self._left.add_part(part, why)
+                continue
+            found = self._good(part)
+            columns += [part.column.name.column] * len(found)
+            keys += [key for key, _ in found]
+            values += [value for _, value in found]
+        if not keys:
             return b"", 0, 0
+        pa = arrow()
         buffer = pa.BufferOutputStream()
         with pa.ipc.new_stream(buffer, self._schema) as stream:
-            for batch in batches:
-                stream.write_batch(batch)
-        values = sum(batch.num_rows for batch in batches)
-        return buffer.getvalue().to_pybytes(), len(window.points().suffixes), values
+            stream.write_batch(self._batch(window, columns, keys, values))
+        points = len({key[ID_BYTES:] for key in keys})
+        return buffer.getvalue().to_pybytes(), points, len(values)
 
-    def _batch(self, part: Part) -> Any:
-        name = part.column.name
-        why = _trouble_with(part)
-        if why:
-            self._left.add_part(part, why)
-            return None
-        keys, values = self._values(part)
-        if not keys:
-            return None
+    def _batch(
+        self, window: Window, columns: list[str], keys: list[bytes], values: list[Value]
+    ) -> Any:
         pa = arrow()
         count = len(keys)
         times, sequences = zip(*[time_and_sequence(key[ID_BYTES:]) for key in keys], strict=True)
-        names = [pa.repeat(text, count) for text in (name.database, name.series, name.column)]
         return pa.record_batch(
             [
-                *names,
+                pa.repeat(window.database, count),
+                pa.repeat(window.series, count),
+                pa.array(columns, pa.string()),
                 pa.array(times, pa.int64()).cast(self._schema.field("time").type),
                 pa.array(sequences, pa.uint64()),
                 *(self._typed(values, place, of) for place, of in enumerate(_TYPES)),
@@ -105,21 +112,20 @@ class Parquet:
     def _typed(self, values: Sequence[Value], place: int, of: type) -> Any:
         """Return the values of one type, null where they are of another."""
         pa = arrow()
-        kind = self._schema.field(5 + place).type
+        kind = self._schema.field(_FIRST_VALUE + place).type
         if not any(type(value) is of for value in values):
             return pa.nulls(len(values), kind)
         return pa.array([value if type(value) is of else None for value in values], kind)
 
-    def _values(self, part: Part) -> tuple[list[bytes], list[Value]]:
-        keys, values = [], []
+    def _good(self, part: Part) -> list[tuple[bytes, Value]]:
+        """Return keys and values of a part; what is none is left."""
+        found = []
         for key, stored in zip(part.keys, part.values, strict=True):
             try:
-                values.append(decoded(stored))
+                found.append((key, decoded(stored)))
             except NoValueError as error:
                 self._left.add(part.column.name, key[ID_BYTES:], stored, str(error))
-            else:
-                keys.append(key)
-        return keys, values
+        return found
 
 
 class Sink:

@@ -26,8 +26,8 @@ from shardtool.influxdb.keys import ID_BYTES, VALUE_KEY
 _PAIRS = 32768
 _BYTES = 16 << 20  # and the bytes of their values
 # What a seek costs is worth more than one pair; with very many columns it has to be fewer.
-_LEAST_SHARE = 16
-_MOST_PAIRS = 800_000
+_LEAST_SHARE = 32
+_MOST_PAIRS = 200_000
 _OPEN = 64  # iterators; each of them keeps a block of 64 KiB
 # Pairs that are read at a time: few before anything is known of their size, and never so many
 # that it matters if values suddenly are large.

@@ -27,7 +27,7 @@ from fixtures.encode import ID_PREFIX, Value, parse_field_value, split_value_key
 from fixtures.read import pairs
 from fixtures.server import serve
 from shardtool.cli.app import main
-from tests.conftest import COMMAND, REPOSITORY, Listing, Run, Unprivileged
+from tests.conftest import COMMAND, REPOSITORY, Hold, Listing, Run, Unprivileged
 from tests.e2e.proof_world import AT, Capture, List, document, one_line
 from tests.e2e.test_terminal import Terminal
 from tests.needs import needs_plyvel
@@ -427,6 +427,17 @@ def test_a_shard_that_cant_be_read_hides_no_other(
     assert "1 shard not read to the end" in done.stdout
 
 
+def test_a_shard_that_a_server_has_open_is_told_and_hides_no_other(
+    kinds: Node, shardtool: Run, hold: Hold, tmp_path: Path
+) -> None:
+    hold(kinds.shard_db / "00001/LOCK", "lock")
+    told = export(shardtool, kinds.path, "--to", tmp_path / "out.lp", code=3)
+    assert [(s["id"], s["reasons"], s["values"]) for s in told["shards"]] == [
+        ("00002", [], 4),
+        ("00001", ["locked"], 0),
+    ]
+
+
 def test_what_is_no_shard_is_told_and_hides_no_other(
     kinds: Node, shardtool: Run, tmp_path: Path
 ) -> None:
@@ -482,7 +493,7 @@ def test_a_file_that_is_there_is_replaced_only_with_force(
 
 
 def test_a_file_that_another_run_writes_is_busy_and_one_left_by_a_kill_is_not(
-    kinds: Node, shardtool: Run, tmp_path: Path, hold: Any
+    kinds: Node, shardtool: Run, tmp_path: Path, hold: Hold
 ) -> None:
     part = tmp_path / ".out.lp.part"
     part.write_text("of a run that was killed")

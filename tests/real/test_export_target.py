@@ -1,0 +1,49 @@
+"""The file on its way: what compresses has no last words once it was given up."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+
+import pytest
+
+from shardtool.export.target import Target
+
+ENDS = pytest.mark.parametrize("end", ["", ".gz", ".zst"])
+
+
+@ENDS
+def test_what_was_given_up_writes_into_no_other_file(end: str, tmp_path: Path) -> None:
+    with Target(str(tmp_path / f"x{end}"), force=False) as target:
+        target.write(b"words" * 1000)
+    # The next file gets the descriptor that was free.
+    other = os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT)
+    del target
+    gc.collect()
+    os.close(other)
+    assert (tmp_path / "other").read_bytes() == b""
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+@ENDS
+def test_the_umask_decides_who_may_read_what_is_complete(end: str, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with Target(str(tmp_path / f"x{end}"), force=False) as target:
+            target.complete()
+    finally:
+        os.umask(before)
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_link_under_the_temporary_name_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / ".x.part").symlink_to(tmp_path / "precious")
+    with (
+        pytest.raises(Exception, match="can't be written"),
+        Target(str(tmp_path / "x"), force=True),
+    ):
+        pass
+    assert (tmp_path / "precious").read_text() == "mine"
