@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
+import re
+import sys
 from pathlib import Path
 
 import pytest
 
+from shardtool.errors import ShardtoolError, UsageError
+from shardtool.export.parquet import arrow
 from shardtool.export.target import Target
 
 ENDS = pytest.mark.parametrize("end", ["", ".gz", ".zst"])
@@ -47,3 +51,19 @@ def test_a_link_under_the_temporary_name_is_not_followed(tmp_path: Path) -> None
     ):
         pass
     assert (tmp_path / "precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize("module", ["pyarrow", "zstandard"])
+def test_an_extra_that_is_missing_is_named(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+    if module == "pyarrow":
+        with pytest.raises(UsageError, match=re.escape("shardtool[parquet]")):
+            arrow()
+        return
+    if sys.version_info >= (3, 14):
+        pytest.skip("Python has zstd itself")
+    with pytest.raises(UsageError, match=re.escape("shardtool[zstd]")):
+        Target(str(tmp_path / "x.zst"), force=False)
+    assert list(tmp_path.iterdir()) == []
