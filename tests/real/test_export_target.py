@@ -46,7 +46,7 @@ def test_a_link_under_the_temporary_name_is_not_followed(tmp_path: Path) -> None
     (tmp_path / "precious").write_text("mine")
     (tmp_path / ".x.part").symlink_to(tmp_path / "precious")
     with (
-        pytest.raises(Exception, match="can't be written"),
+        pytest.raises(ShardtoolError, match="can't be written"),
         Target(str(tmp_path / "x"), force=True),
     ):
         pass
