@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from shardtool.cli.options import pause_of
 from shardtool.cli.output import Output
@@ -15,7 +15,7 @@ from shardtool.cli.proving import Reading
 from shardtool.cli.snapshots import add_store, meter, store_of
 from shardtool.cli.standing import Standing
 from shardtool.datadir.layout import Layout
-from shardtool.datadir.server import Search, answers_at, find_server
+from shardtool.datadir.server import answers_at, find_server
 from shardtool.datadir.verdict import Judged
 from shardtool.errors import ShardtoolError
 from shardtool.influxdb.api import Api
@@ -69,7 +69,8 @@ def look_at(args: argparse.Namespace, node: Standing, out: Output, api: Api | No
     layout, inventory = node.layout, node.inventory
     search = find_server(layout)
     # Before all that takes its time: a wrong password is told at once.
-    asked = None if api is None else _ask(api, search)
+    pids = {file.pid for file in inventory.holders.files}
+    asked = None if api is None else _ask(api, pids)
     catalogue, problem = _raft(layout)
     todo = [judged for judged in node.old if is_todo(judged)]
     snapshot, snapshot_problem = _snapshot(args, layout, out)
@@ -104,14 +105,13 @@ def look_at(args: argparse.Namespace, node: Standing, out: Output, api: Api | No
     )
 
 
-def _ask(api: Api, search: Search) -> Asked:
+def _ask(api: Api, pids: Collection[int]) -> Asked:
     version = api.server_version()
     # Whatever else it is gets no password.
     if not version.startswith(("0.7.", "0.8.")):
         return Asked(api.url, version, {}, ())
     spaces = api.spaces() if version.startswith("0.8.") else {}
-    pid = search.server.pid if search.server else None
-    return Asked(api.url, version, spaces, api.servers(), answers_at(api.url, pid))
+    return Asked(api.url, version, spaces, api.servers(), answers_at(api.url, pids))
 
 
 def _own_name(layout: Layout) -> str | None:

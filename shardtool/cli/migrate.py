@@ -254,6 +254,9 @@ def _refuse_or_override(
     for finding in found.overridden:
         out.warn(f"overridden: {_finding_line(finding)}")
     if not found.refused:
+        for finding in everything:
+            if finding.level == "warning":
+                out.warn(f"warning: {_finding_line(finding)}")
         return found.overridden
     for finding in found.refused:
         out.warn(f"blocker: {_finding_line(finding)}")

@@ -25,7 +25,7 @@ from shardtool.proof.causes import NOT_WANTED
 from shardtool.proof.children import scratch_directory
 from shardtool.proof.evidence import Proofs, accepted_in, is_readable
 from shardtool.proof.listing import iso_us
-from shardtool.rescue.plan import LEFT, Plan, Spools, make_plan
+from shardtool.rescue.plan import ACCEPTED, LEFT, Plan, Spools, make_plan
 from shardtool.rescue.points import WHY, Entry, Point, Unsendable, entries_of
 from shardtool.rescue.send import Refused, Sender
 from shardtool.rescue.spool import Spool
@@ -44,11 +44,14 @@ nothing: a rescue that was interrupted is gone on with by the next one."""
 
 EPILOG = """\
 Without SHARD, all shards that have a marker are looked at; one that the
-migration has not been to yet is rescued only where it is named.
+migration has not been to yet is rescued only where it is named. What a client
+writes under the time and the sequence number of a lost value while rescue is at
+work is overwritten: the server gives sequence numbers of its own to all others.
 
 What stays behind is listed with the reason:
   sequence, time   an identity that the float64 which 0.8 reads it as changes
   number, bytes    NaN, infinities, strings and names that are no UTF-8
+  ambiguous        two databases can be meant by the name (a ~ in one)
   name             a column called time or sequence_number, names without a URL
   refused          the server refused just these values
   different        0.8 has another value there
@@ -109,20 +112,32 @@ class _Told:
     plan: Plan
     shards: Sequence[OldShard]
     proofs: Proofs
+    left_out: tuple[str, ...]
     sent: int = 0
     refused: list[Refused] = field(default_factory=list)
     after: Proofs | None = None
 
     @property
     def lost(self) -> int:
-        """Values that are still only in old shards, and of which nobody said that they may go."""
-        return _lost(self.after or self.proofs)
+        """Values that are only in old shards, but for those that were accepted and not touched."""
+        proofs, touched = self.after or self.proofs, {part.shard for part in self.plan.parts}
+        return sum(
+            receipt.finding.lost
+            for name, receipt in proofs.receipts.items()
+            if name in touched or not proofs.evidence[name].accepted
+        )
+
+    @property
+    def accepted(self) -> int:
+        """Values that are left alone because it was accepted that they go."""
+        return self.plan.left[ACCEPTED]
 
     @property
     def unread(self) -> list[str]:
         """Shards that could not be proven, before or after."""
         proofs = self.after or self.proofs
-        return [shard.name for shard in self.shards if shard.name not in proofs.receipts]
+        unread = [shard.name for shard in self.shards if shard.name not in proofs.receipts]
+        return [*unread, *self.left_out]
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
@@ -132,9 +147,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
     with contextlib.ExitStack() as stack:
         api = stack.enter_context(opened_api(args, layout, default=True))
         api.version()
-        _require_own_server(layout, api)
+        if _require_own_server(layout, api) > 1:
+            args.api = api.url  # values may be on other servers: they are asked for
         inventory = take_inventory(layout)
-        shards = _chosen(args, layout, inventory)
+        shards, left_out = _chosen(args, layout, inventory)
         spools = stack.enter_context(Spools(stack.enter_context(scratch_directory())))
         collecting = Collecting(Spool, spools.add)
         proofs = _proven(args, layout, inventory, shards, out, collecting)
@@ -146,22 +162,25 @@ def run(args: argparse.Namespace, out: Output) -> int:
             also=args.also,
             accepted=() if args.shards else [name for name, found in evidence if found.accepted],
         )
-        told = _Told(plan, shards, proofs)
+        told = _Told(plan, shards, proofs, left_out)
         if args.dry_run or not plan.total:
             return _tell(args, told, out)
         if not out.quiet:
             _show_plan(plan, api.url, out)
         question = f"{plural(plan.total, 'value')} would be sent to {api.url}."
         if not confirmed(out, question, yes=args.yes):
-            out.line("nothing was sent")
-            return exits.DONE
+            out.warn("nothing was sent")
+            return exits.FAILED
         _send(args, layout, api, spools, told, out)
         told.after = _prove_until_settled(args, layout, told, out)
     return _tell(args, told, out)
 
 
-def _require_own_server(layout: Layout, api: Api) -> None:
+def _require_own_server(layout: Layout, api: Api) -> int:
     """Insist that the server is one of this node's cluster: to another it would be new data.
+
+    Returns:
+        How many servers the cluster has.
 
     Raises:
         ShardtoolError: it is not.
@@ -175,10 +194,14 @@ def _require_own_server(layout: Layout, api: Api) -> None:
             f"{api.url}: expected a server of this node's cluster ({own}), found "
             f"{', '.join(sorted(members))}; give the --api of the server on {layout.name}"
         )
+    return len(members)
 
 
-def _chosen(args: argparse.Namespace, layout: Layout, inventory: Inventory) -> tuple[OldShard, ...]:
-    """Return the shards to rescue: those named, or all that have a marker.
+def _chosen(
+    args: argparse.Namespace, layout: Layout, inventory: Inventory
+) -> tuple[tuple[OldShard, ...], tuple[str, ...]]:
+    """Return the shards to rescue, those named or all that have a marker, and the names of marked
+    ones that can't be read now.
 
     Raises:
         ShardtoolError: one that was named is not there, or can't be read now.
@@ -186,14 +209,16 @@ def _chosen(args: argparse.Namespace, layout: Layout, inventory: Inventory) -> t
     old = {shard.name: shard for shard in inventory.old or ()}
     named = named_shards(args.shards, old, layout)
     if named is None:
-        return tuple(s for s in old.values() if s.marker.present and is_readable(s))
+        marked = [s for s in old.values() if s.marker.present or s.kind == "symlink"]
+        readable = tuple(shard for shard in marked if is_readable(shard))
+        return readable, tuple(s.name for s in marked if not is_readable(s))
     for name in sorted(named):
         if not is_readable(old[name]):
             raise ShardtoolError(
                 f"{layout.old_shards / name}: expected a shard that can be read and that nobody "
                 "has open, found another; see shardtool status"
             )
-    return tuple(old[name] for name in sorted(named))
+    return tuple(old[name] for name in sorted(named)), ()
 
 
 # -- proofs --
@@ -235,14 +260,6 @@ def _prove_until_settled(
         wait *= 2
 
 
-def _lost(proofs: Proofs) -> int:
-    return sum(
-        receipt.finding.lost
-        for name, receipt in proofs.receipts.items()
-        if not proofs.evidence[name].accepted
-    )
-
-
 # -- sending --
 
 
@@ -266,11 +283,18 @@ def _send(
     )
     ended = "failed"
     try:
+        impossible = set()
         for database in sorted(plan.databases):
-            api.create_database(database)
+            try:
+                api.create_database(database)
+            except ShardtoolError as error:
+                out.warn(str(error))
+                impossible.add(database)
         with Progress("sending", plan.total, unit="values", out=out) as bar:
             sender = Sender(api, args.pause.us / 1_000_000, lambda entry: _sent(told, entry, bar))
             for part in plan.parts:
+                if part.database in impossible:
+                    continue
                 points = (p for p in spools.points(part, args.also) if isinstance(p, Point))
                 entries = entries_of(
                     part.database,
@@ -334,6 +358,8 @@ def _tell(args: argparse.Namespace, told: _Told, out: Output) -> int:
     if told.after is None and not out.quiet:
         _show_plan(plan, "the server", out)
     if args.dry_run:
+        if out.quiet:
+            out.line(f"{plan.total:,} values to send, {plan.left.total():,} to stay behind")
         return code
     shards = plural(len(told.shards), "shard")
     out.line(f"{told.sent:,} values sent; of {shards} {lost:,} values are not in the new storage")
@@ -343,13 +369,22 @@ def _tell(args: argparse.Namespace, told: _Told, out: Output) -> int:
     examples += [(one.value, one.text) for one in told.refused]
     for value, text in examples[:_MOST_SERIES]:
         out.line(f"  {_line(value, text)}")
-    if len(examples) > _MOST_SERIES:
-        out.line(f"  ... and {len(examples) - _MOST_SERIES:,} more; --json lists them")
+    unsendable = sum(count for word, count in left.items() if word in WHY)
+    if unsendable > _MOST_SERIES:
+        out.line(f"  ... {unsendable:,} in all; --json lists the first {len(examples):,}")
     for name in told.unread:
         out.warn(f"{name}: could not be proven; see shardtool verify {name}")
-    if lost:
+    if told.accepted:
+        out.line(f"{told.accepted:,} more were accepted to go, and left alone")
+    pending = lost - left.total() + told.accepted
+    if told.sent and pending > 0:
+        out.line(
+            f"{pending:,} of those sent are not on disk: the server may still be writing them;"
+        )
+        out.line("see its log, and run shardtool verify in a while")
+    if unsendable:
         out.line("what can't be sent, shardtool export writes out; what may go, see accept")
-    elif told.sent:
+    elif told.sent and not lost and not told.unread and not told.accepted:
         out.line("every value of these shards is in the new storage: shardtool prune")
     return code
 
@@ -387,6 +422,7 @@ def _document(args: argparse.Namespace, told: _Told, left: Counter[str]) -> dict
                 *((one.value, one.text) for one in told.refused),
             )
         ],
+        "not_sent_total": sum(count for word, count in left.items() if word in WHY),
         "missing": told.lost,
         "unread": told.unread,
     }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -80,8 +82,8 @@ def find_server(layout: Layout) -> Search:
     return Search(None, holders.unseen)
 
 
-def answers_at(url: str, pid: int | None) -> bool | None:
-    """Say whether a process is the one that answers at a URL of this machine.
+def answers_at(url: str, pids: Collection[int]) -> bool | None:
+    """Say whether one of these processes is the one that answers at a URL of this machine.
 
     Returns:
         None where that can't be seen: no process, another machine, no rights.
@@ -89,13 +91,22 @@ def answers_at(url: str, pid: int | None) -> bool | None:
     import psutil
 
     parts = urlsplit(url)
-    if pid is None or parts.port is None or parts.hostname not in _LOOPBACK:
+    if not pids or parts.port is None or parts.hostname not in _names_of_this_machine():
         return None
     try:
-        ports = {c.laddr.port for c in psutil.net_connections("tcp") if c.pid == pid and c.laddr}
+        ports = {c.laddr.port for c in psutil.net_connections("tcp") if c.pid in pids and c.laddr}
     except (psutil.Error, OSError):
         return None
     return parts.port in ports if ports else None
+
+
+def _names_of_this_machine() -> set[str]:
+    import psutil
+
+    names = {*_LOOPBACK, socket.gethostname(), socket.getfqdn()}
+    with contextlib.suppress(OSError):
+        names |= {one.address for several in psutil.net_if_addrs().values() for one in several}
+    return names
 
 
 def _locked_shard(shards: Path) -> Server | None:

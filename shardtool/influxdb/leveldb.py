@@ -78,7 +78,8 @@ def check(directory: Path, *, in_order: bool = True, is_at_rest: bool = False) -
             raise LevelDBError(
                 f"{strays[0]}: expected a table that {manifest} names, found one that it does not: "
                 "what is in it no reader sees, and LevelDB removes it when it opens the shard; "
-                "move it away, with a copy, or restore the whole shard"
+                "after an unclean stop, starting and stopping the server once puts that right, "
+                "after a loss of files restore the whole shard"
             )
     for name in logs:
         if int(name.removesuffix(".log")[:20]) >= number:
@@ -326,7 +327,7 @@ def _strays(directory: Path, tables: Collection[int]) -> list[str]:
 
 def _needed(edits: Iterator[tuple[int, bytes]], name: str) -> tuple[int, set[int]]:
     """Return the number of the oldest log that a manifest still needs (0: it names none), and the
-    numbers of its tables.
+    numbers of the tables that it has ever named.
 
     Raises:
         LevelDBError: an edit is none that LevelDB writes.
@@ -341,7 +342,8 @@ def _needed(edits: Iterator[tuple[int, bytes]], name: str) -> tuple[int, set[int
                     # LevelDB would read that log too, as RocksDB would not; it always writes 0.
                     raise _misplaced(name, offset, "no previous log", numbers[0])
                 elif tag == _DELETED_FILE:
-                    tables.discard(numbers[1])
+                    # A kill may come before the file goes: it stays known as one to go.
+                    continue
                 elif tag == _NEW_FILE:
                     tables.add(numbers[1])
         except KeyError as error:

@@ -37,10 +37,14 @@ class ApiAsker:
             for time_us, sequence, value in points:
                 suffix = places.get((time_us, sequence))
                 stored = wanted.missing.get(suffix) if suffix is not None else None
-                if suffix is not None and stored is not None and _is_stored(value, stored):
+                if suffix is None or stored is None:
+                    continue
+                if _is_stored(value, stored):
                     del wanted.missing[suffix]
                     wanted.different.pop(suffix, None)
                     struck += 1
+                else:  # its bytes nobody tells, but there is something
+                    wanted.different.setdefault(suffix, b"")
         except CannotAskError:
             return struck  # what can't be asked for stays missing
         return struck

@@ -61,6 +61,14 @@ class ColumnCauses:
             return "dropped"
         return "" if self.has_id else "not-migrated"
 
+    def unwanted(self, time_us: int) -> str:
+        """Return which of NOT_WANTED applies to a value of that time, though another cause is told
+        first; empty for none."""
+        if self.dropped:
+            return "dropped"
+        before = self.expired_before_us
+        return "expired" if before is not None and time_us < before else ""
+
     def rest(self, *, nothing_came: bool) -> str:
         """Return why those values are missing for which `cause` had no answer.
 

@@ -50,11 +50,14 @@ class OldColumn:
         name: the name to call it by; of several that its index key can mean the likeliest.
         known: those of its possible names that have an id in the new storage.
         databases: those of its possible databases that the catalogue knows.
+        owner: whose it is by the shard's own index; None where two databases can claim it, or
+            none can be told.
     """
 
     name: Name
     known: tuple[Known, ...]
     databases: tuple[str, ...]
+    owner: Name | None = None
 
 
 class Index:
@@ -88,7 +91,21 @@ class Index:
             if number is not None:
                 known.append(Known(name, new_column_id(number)))
         databases = {n.database: None for n in names if n.database in self._catalogue.databases}
-        return OldColumn(self._likeliest(names, known), tuple(known), tuple(databases))
+        name = self._likeliest(names, known)
+        return OldColumn(name, tuple(known), tuple(databases), self._owner(names))
+
+    def _owner(self, names: list[Name]) -> Name | None:
+        """Return whose column it is, for whoever is to write its values somewhere.
+
+        Of series that the shard has, the longest: `a~b` stands in the index because it has a
+        column. But that `x~y` is a database and not `x` with a series `y~...`, nothing tells.
+        """
+        there = [name for name in names if name.series_text in self._series]
+        databases = self._catalogue.databases
+        there = [name for name in there if name.database in databases] or there
+        if len({name.database for name in there}) != 1:
+            return None
+        return max(there, key=lambda name: len(name.series))
 
     def _likeliest(self, names: list[Name], known: list[Known]) -> Name:
         def weight(name: Name) -> tuple[bool, bool, bool, int, int]:

@@ -95,6 +95,8 @@ class Lost:
         stored: the FieldValue in the old shard.
         found: what the new storage has under its key; None where there is nothing.
         cause: empty where that can be told only at the end of the column.
+        owner: whose it is for sure; None where that can't be told.
+        unwanted: 'dropped' or 'expired' where somebody wanted it gone, whatever the cause is.
     """
 
     name: Name
@@ -102,6 +104,8 @@ class Lost:
     stored: bytes
     found: bytes | None
     cause: str
+    owner: Name | None = None
+    unwanted: str = ""
 
 
 class Watcher(Protocol):
@@ -357,7 +361,11 @@ class _Work:
             if self._question.listing:
                 for suffix in run:
                     stored, other = wanted.missing[suffix], wanted.different.get(suffix)
-                    self._watcher.lost(Lost(column.old.name, suffix, stored, other, cause))
+                    unwanted = causes.unwanted(time_of(suffix))
+                    owner = column.old.owner
+                    self._watcher.lost(
+                        Lost(column.old.name, suffix, stored, other, cause, owner, unwanted)
+                    )
 
     def _end_column(self) -> None:
         column = self._column

@@ -111,7 +111,11 @@ class Spools:
         file = self._files[part.shard]
         return points_of(
             [
-                Run(column.name, (v for v in values_of(file, column) if is_wanted(v, also)))
+                Run(
+                    column.name,
+                    (v for v in values_of(file, column) if is_wanted(v, also)),
+                    column.is_sure,
+                )
                 for column in part.columns
             ]
         )

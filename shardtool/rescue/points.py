@@ -50,6 +50,7 @@ WHY = {
     "number": "it is a NaN or an infinity, which JSON does not have",
     "bytes": "it is a string or a name that is no UTF-8, which JSON can't carry",
     "name": "its column is called as the point's identity, or a name is empty or has no URL",
+    "ambiguous": "two databases can be meant by its name in the shard's index (a `~` in one)",
     "unreadable": "its bytes are no value of InfluxDB's",
     "refused": "the server refused it",
 }
@@ -83,7 +84,8 @@ def trouble_with_name(name: Name) -> str:
     if not all(map(is_utf8, (name.database, name.series, name.column))):
         return "bytes"
     # The server splits paths at slashes after decoding them (the pat library).
-    has_path = name.database and "/" not in name.database
+    # ... and no database's name holds a percent sign (captures' releases refuse to make one).
+    has_path = name.database and not {"/", "%"} & set(name.database)
     is_named = has_path and name.series and name.column
     return "" if is_named and name.column not in _RESERVED else "name"
 
@@ -104,6 +106,8 @@ class Run:
 
     name: Name
     values: Iterator[Value]
+    is_sure: bool = True
+    """Whose column it is, is certain."""
 
 
 def points_of(runs: Sequence[Run]) -> Iterator[Point | Unsendable]:
@@ -113,7 +117,7 @@ def points_of(runs: Sequence[Run]) -> Iterator[Point | Unsendable]:
         runs: of the series' columns, each column once.
     """
     names = [run.name for run in runs]
-    troubles = [trouble_with_name(name) for name in names]
+    troubles = [trouble_with_name(run.name) if run.is_sure else "ambiguous" for run in runs]
     merged = heapq.merge(
         *(_numbered(number, run.values) for number, run in enumerate(runs)),
         key=lambda found: (found[1].suffix, found[0]),

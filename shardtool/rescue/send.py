@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from shardtool.errors import ShardtoolError
 from shardtool.proof.columns import Name
 from shardtool.rescue.points import Entry, Unsendable
 
@@ -50,6 +51,7 @@ class Sender:
     told: Callable[[Entry], None]
     sent: int = 0
     _points: int = 0
+    _refused_in_a_row: int = 0
 
     def send(self, entry: Entry) -> Iterator[Refused]:
         """Send an entry; yield what of it was refused, when all the rest of it is written.
@@ -68,11 +70,18 @@ class Sender:
             elif part.values > 1:
                 waiting += reversed(part.halves())
             else:
+                self._refused_in_a_row += 1
+                if self._refused_in_a_row >= _MOST_IN_A_ROW:
+                    raise ShardtoolError(
+                        f"the server refused {_MOST_IN_A_ROW} values one after the other, the last "
+                        f"with '{text}': put that right, and run rescue again"
+                    )
                 (point,), (column,) = part.points, part.columns
                 name = Name(part.database, part.series, column)
                 yield Refused(Unsendable(name, point.time_us, point.sequence, "refused"), text)
 
     def _take(self, part: Entry) -> None:
+        self._refused_in_a_row = 0
         self.sent += part.values
         self._points += len(part.points)
         self.told(part)
@@ -82,3 +91,5 @@ class Sender:
 
 
 _PAUSE_POINTS = 10_000
+_MOST_IN_A_ROW = 500
+"""A server that refuses everything is full or broken; what is in single values is not to blame."""

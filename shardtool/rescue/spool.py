@@ -50,12 +50,14 @@ class Column:
         start: offset of its first value.
         end: offset behind its last.
         rest: the cause of those values that had none yet.
+        is_sure: whose column it is, is certain.
     """
 
     name: Name
     start: int
     end: int
     rest: str
+    is_sure: bool
 
 
 class Spool:
@@ -72,10 +74,12 @@ class Spool:
     def add(self, lost: Lost) -> None:
         """Add a value."""
         if lost.name != self._name:
-            self._name = lost.name
-            parts = [lost.name.database, lost.name.series, lost.name.column]
-            self._write(_COLUMN, 0, json.dumps(parts).encode("ascii"))
-        cause = CAUSES.index(lost.cause) if lost.cause else _LATER
+            self._name, name = lost.name, lost.owner or lost.name
+            parts = [name.database, name.series, name.column]
+            is_sure = lost.owner is not None
+            self._write(_COLUMN, is_sure, json.dumps(parts).encode("ascii"))
+        word = lost.unwanted or lost.cause
+        cause = CAUSES.index(word) if word else _LATER
         different = _DIFFERENT * (lost.found is not None)
         self._write(_VALUE, cause | different, lost.suffix + lost.stored)
 
@@ -96,15 +100,15 @@ class Spool:
 
 def columns_in(file: BinaryIO) -> Iterator[Column]:
     """Yield the columns of a spool from the file's place to its end."""
-    name = Name("", "", "")
+    name, is_sure = Name("", "", ""), False
     start = at = file.tell()
     while head := file.read(_HEAD.size):
         kind, number, length = _HEAD.unpack(head)
         at += _HEAD.size + length
         if kind == _COLUMN:
-            name, start = Name(*json.loads(file.read(length))), at
+            name, is_sure, start = Name(*json.loads(file.read(length))), bool(number), at
         elif kind == _END:
-            yield Column(name, start, at - _HEAD.size, CAUSES[number])
+            yield Column(name, start, at - _HEAD.size, CAUSES[number], is_sure)
         else:
             file.seek(length, 1)
 

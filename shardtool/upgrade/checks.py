@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from shardtool.influxdb.spaces import DEFAULT_SPACE
+from shardtool.influxdb.spaces import DEFAULT_SPACE, space_of
 from shardtool.upgrade import checks_of_shards, cluster
 from shardtool.upgrade.facts import Facts
 from shardtool.upgrade.findings import Finding, worst_first
@@ -95,14 +95,13 @@ def _other_server(facts: Facts) -> Iterator[Finding]:
             f"the servers there are {names(sorted(members))}, and this directory is {own}'s",
             advice,
         )
-    elif len(members) > 1 and not asked.is_here:
-        seen = asked.is_here is False
+    elif asked.is_here is False or (len(members) > 1 and asked.is_here is None):
         yield Finding(
             "other-server",
-            "blocker" if seen else "warning",
+            "blocker",
             asked.url,
-            "another process answers there than the one that has this directory open"
-            if seen
+            "another process answers there than those that have this directory open (a proxy?)"
+            if asked.is_here is False
             else "which server of the cluster answers there can't be seen from here: the one that "
             "answers migrates its own shards, not this directory's",
             advice,
@@ -224,6 +223,7 @@ def _spaces(facts: Facts) -> Iterator[Finding]:
             "that it makes itself (7d, inf), and what is in it stays there",
             "make them first: shardtool spaces apply FILE, or apply --like-0.7 DATABASE...",
         )
+    yield from _unplaced(facts)
     for database, several in sorted(spaces.items()):
         for name, shadow in shadows(several, facts.raft.ids.get(database, ())).items():
             by = shadow.by.name
@@ -241,6 +241,26 @@ def _spaces(facts: Facts) -> Iterator[Finding]:
                 yield Finding("hidden-shards", "warning", subject, f"{never}; {has}", advice)
             if not own or level == "blocker":
                 yield Finding("space-order", level, subject, never, advice)
+
+
+def _unplaced(facts: Facts) -> Iterator[Finding]:
+    """Tell of series that no space of their database takes: the first point of one makes `default`,
+    which is asked before all others from then on."""
+    seen = facts.foresight.to_come if facts.foresight is not None else {}
+    several = [
+        f"{database}/{series}"
+        for database, series in sorted(seen)
+        if facts.spaces.get(database) and space_of(facts.spaces[database], series) is None
+    ]
+    if several:
+        yield Finding(
+            "no-space-for",
+            "blocker",
+            names(several),
+            f"no space takes {names(several)}: 0.8 makes a `default` one for the first of their "
+            "points, which takes every series from then on, and hides what the others hold",
+            "add a space for everything (/.*/), least specific first: shardtool spaces apply FILE",
+        )
 
 
 def _room(facts: Facts) -> Iterator[Finding]:

@@ -124,7 +124,11 @@ def _no_shard(judged: Judged, reason: Reason) -> Finding:
         )
         return Finding("not-a-shard", "warning", shard.name, message, move)
     marker = int(shard.marker.present)
-    if shard.tree.files - marker > len(shard.foreign):
+    if marker:
+        message = f"{shard.name}: {reason.detail}: it is marked, so the migrator passes it by"
+        advice = "what it held is in the new storage at the best: see a copy of it"
+        return Finding("not-a-shard", "warning", shard.name, message, advice)
+    if shard.tree.files > len(shard.foreign):
         message = (
             f"{shard.name}: {reason.detail}: 0.8 makes a new LevelDB in it, which takes the place "
             "of what is left of this one, and marks it"
@@ -233,7 +237,7 @@ def wal(facts: Facts) -> Iterator[Finding]:
             "or they were never written, can't be told",
             "to be sure, start 0.7 once more before the upgrade: it writes its WAL into the shards",
         )
-    if not (found.problem or found.unread or old or new or doubtful):
+    if not (found.problem or found.unread or doubtful or any(gap.values for gap in found.gaps)):
         message = "the WAL holds no values"
         if found.values:
             message = f"all {found.values:,} values of the WAL are in the shards"
@@ -260,7 +264,8 @@ def _only_in_old_wal(gaps: list[Gap], facts: Facts) -> Finding:
     if facts.is_08:
         there = any(gap.is_there for gap in gaps)
         # Where the shards themselves are gone, that is most likely why.
-        level = "blocker" if there and facts.todo else "warning"
+        untouched = len(facts.todo) == len([j for j in facts.old if j.is_shard])
+        level = "blocker" if facts.todo and (there or untouched) else "warning"
         advice = (
             "0.8 can't replay it: put raft and wal of before the upgrade back (shardtool restore), "
             "start 0.7 once more and stop it properly; keep the snapshot in any case"

@@ -23,7 +23,7 @@ class Asked:
         version: such as '0.8.3'.
         spaces: per database, as asked: the newest first. Empty for a server that has none yet.
         servers: of the cluster.
-        is_here: the process that has this node open is the one that answers there; None where
+        is_here: a process that has this node open is the one that answers there; None where
             that can't be seen.
     """
 

@@ -7,9 +7,9 @@ code that will say why a value is missing says beforehand that it is going to be
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from shardtool.datadir.inventory import OldShard
@@ -54,6 +54,7 @@ class Foresight:
         pauses: how often it will pause for that.
         skipped: what it will not bring over, by series and cause.
         unread: shards that could not be read: name, reason word, detail.
+        to_come: values that it brings over, by (database, series).
     """
 
     shards: int
@@ -62,6 +63,7 @@ class Foresight:
     pauses: int
     skipped: tuple[Skipped, ...]
     unread: tuple[tuple[str, str, str], ...]
+    to_come: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 def read_ahead(
@@ -94,6 +96,7 @@ def foresight(outcomes: Iterable[Outcome]) -> Foresight:
     values = points = pauses = read = 0
     skipped: dict[tuple[str, str, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
     unread = []
+    to_come: Counter[tuple[str, str]] = Counter()
     for outcome in outcomes:
         finding = outcome.finding
         if finding is None:
@@ -105,14 +108,16 @@ def foresight(outcomes: Iterable[Outcome]) -> Foresight:
             points += count
             pauses += count // PAUSE_POINTS
         for loss in finding.losses:
-            if loss.cause != _TO_COME:
+            if loss.cause == _TO_COME:
+                to_come[loss.name.database, loss.name.series] += loss.missing
+            else:
                 key = loss.name.database, loss.name.series, loss.cause
                 skipped[key][outcome.shard] += loss.missing
     told = (
         Skipped(*key, sum(counts.values()), tuple(sorted(counts)))
         for key, counts in sorted(skipped.items())
     )
-    return Foresight(read, values, points, pauses, tuple(told), tuple(sorted(unread)))
+    return Foresight(read, values, points, pauses, tuple(told), tuple(sorted(unread)), to_come)
 
 
 def _points(losses: Iterable[Loss]) -> Mapping[str, int]:

@@ -219,7 +219,10 @@ class _Comparison:
             WalError: it can't be read to its end.
         """
         size, end = log.stat().st_size, 0
-        snapshotted = self._shards.snapshotted.get(log.name, size)
+        # A log that the snapshot does not have was begun after it.
+        snapshotted = self._shards.snapshotted.get(
+            log.name, 0 if self._shards.snapshotted else size
+        )
         for number, request in enumerate(requests(log)):
             self.add(request)
             if request.offset >= snapshotted and any(s.columns for s in request.series):
@@ -376,10 +379,12 @@ class _Comparison:
         only = self._only.get(target, {})
         newer = sum(only.values())
         series = Counter((key.database, key.series) for key in only)
+        is_there, owner = target not in self._missing_shards, self._shards.owner_of(target)
         return Gap(
             target,
-            is_there=target not in self._missing_shards,
-            owner=self._shards.owner_of(target),
+            is_there=is_there,
+            # What lies here is migrated, whatever raft knows of it.
+            owner="own" if is_there else owner,
             missing=len(only) - newer,
             newer=newer,
             doubtful=self._doubtful[target],

@@ -360,7 +360,8 @@ def test_a_server_that_drips_ends_the_wait(node: Node, migrate: Migrate, drip: b
 
     with started(node.path, "--stop-after", "1") as server, listening(between) as url:
         began = time.monotonic()
-        done = migrate(url, "--wait", "--stall", "5s", "--json")
+        words = ("--wait", "--stall", "5s", "--json", "--override", "other-server")
+        done = migrate(url, *words)
         assert time.monotonic() - began < 40
     assert done.returncode == 1, done.stderr
     assert document(done)["ended"] in ("stalled", "server-died")
@@ -471,13 +472,17 @@ def test_a_wrong_port_is_one_line(node: Node, migrate: Migrate) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_the_wrong_directory_stalls_and_the_url_is_named(
+def test_the_server_of_another_directory_is_refused_and_overridden_it_stalls(
     node: Node, migrate: Migrate, tmp_path: Path
 ) -> None:
     other = Node(tmp_path / "other")
     other.old_shard(1, points=4)
     with started(node.path), started(other.path) as server:
-        done = migrate(server.url, "--wait", "--stall", "1s")
+        refused = migrate(server.url, "--wait", "--stall", "1s")
+        assert (refused.returncode, events(node)) == (3, [])
+        assert "--override other-server" in refused.stderr
+        words = ("--wait", "--stall", "1s", "--override", "other-server")
+        done = migrate(server.url, *words)
     assert done.returncode == 1
     assert f"make sure that {server.url} is the server on this directory" in done.stderr
 

@@ -379,3 +379,85 @@ def test_losses_that_were_accepted_are_sent_only_where_the_shard_is_named(
         found = rescue(shardtool, node.path, url)
         assert (found["sent"], found["left"]) == (0, {"accepted": 3})
         assert rescue(shardtool, node.path, url, "1")["sent"] == 3
+
+
+def nothing_written(database: str, series: str, columns: list[str], values: list[Any]) -> str:
+    """Refuse everything."""
+    return "disk full"
+
+
+def test_a_named_shard_whose_losses_were_accepted_and_are_refused_is_no_success(
+    tmp_path: Path, shardtool: Run
+) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    node.old_shard(1, rows=[Row("test", "a~b", "v", AT + n, 10_001, n) for n in range(5)])
+    node.mark(1)
+    shardtool("--data", node.path, "accept", "1", "--because", "a test", "--missing", "5")
+    with served(node, refuse=nothing_written) as (url, _):
+        words = ("--data", node.path, "rescue", "1", "--api", url, "--yes")
+        done = shardtool(*words, env=PASSWORD)
+    assert done.returncode == 3
+    assert "every value" not in done.stdout
+
+
+def test_a_value_that_two_databases_can_claim_is_listed_and_not_sent(
+    tmp_path: Path, shardtool: Run
+) -> None:
+    node = Node(tmp_path / "data", version="0.8", databases=["od", "od~d"])
+    node.old_shard(1, rows=[Row("od~d", "cpu", "v", AT, 10_001, 1)])
+    node.mark(1)
+    with served(node) as (url, faults):
+        found = rescue(shardtool, node.path, url)
+        assert sent(faults) == []
+    assert (found["left"], found["missing"]) == ({"ambiguous": 1}, 1)
+
+
+def test_what_was_dropped_is_not_brought_back_though_its_name_would_explain_it(
+    tmp_path: Path, shardtool: Run
+) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    node.old_shard(1, rows=[Row("test", "a~b", "v", AT, 10_001, 1)])
+    node.migrate(1)
+    node.drop_series("test", "a~b")
+    with served(node) as (url, faults):
+        assert rescue(shardtool, node.path, url)["left"] == {"dropped": 1}
+        assert sent(faults) == []
+
+
+def test_marked_shards_that_can_not_be_read_are_no_success(tmp_path: Path, shardtool: Run) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    for number in (1, 2):
+        node.old_shard(number, points=4)
+        node.migrate(number, lose=2 - number)
+    (node.shard_db / "00002/CURRENT").unlink()
+    with served(node) as (url, _):
+        done = shardtool(
+            "--data", node.path, "rescue", "--api", url, "--yes", "--json", env=PASSWORD
+        )
+    found = document(done)
+    assert (done.returncode, found["sent"], found["unread"]) == (3, 1, ["00002"])
+
+
+def test_a_database_that_can_not_be_made_does_not_stop_the_others(
+    tmp_path: Path, shardtool: Run
+) -> None:
+    node = Node(tmp_path / "data", version="0.8", databases=["test"])
+    rows = [Row(database, "cpu", "v", AT, 10_001, 1) for database in ("a%b", "test")]
+    node.old_shard(1, rows=rows, marked_at=MARKED_AT)
+    node.drop_database("a%b", before_upgrade=True)
+    with served(node) as (url, _):
+        found = rescue(shardtool, node.path, url, "--create-databases")
+    assert (found["sent"], found["left"], found["missing"]) == (1, {"name": 1}, 1)
+
+
+def test_a_server_that_refuses_everything_ends_the_rescue_soon(
+    tmp_path: Path, shardtool: Run
+) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    node.old_shard(1, points=1000, databases={"test": ("a~b",)}, marked_at=MARKED_AT)
+    with served(node, refuse=nothing_written, partial=False) as (url, faults):
+        words = ("--data", node.path, "rescue", "--api", url, "--yes")
+        line = one_line(shardtool(*words, env=PASSWORD), 1)
+        assert len(faults.seen) < 3000
+    assert "refused 500 values one after the other" in line
+    assert "disk full" in line

@@ -215,3 +215,21 @@ def test_the_count_is_that_of_keys_whose_last_write_the_shard_lacks(
     lacking = {key for key, value in last.items() if stored.get(key) != value}
     assert sum(gap.values for gap in found.gaps) == len(lacking)
     assert sum(gap.newer for gap in found.gaps) == len(lacking & stored.keys())
+
+
+def test_a_shard_that_raft_does_not_know_is_dropped_only_where_it_is_gone(node: Node) -> None:
+    write(node, [request(1, 2)])
+    shards = Shards(node.wal, node.shard_db, node.shard_db_v2, {}, owners={2: (1,)})
+    with tempfile.TemporaryDirectory() as scratch:
+        assert only_gap(compare(shards, Path(scratch), lambda told: None)).owner == "own"
+        shutil.rmtree(node.shard_db / "00001")
+        assert only_gap(compare(shards, Path(scratch), lambda told: None)).owner == "dropped"
+
+
+def test_a_log_that_the_snapshot_does_not_have_was_begun_after_it(node: Node) -> None:
+    write(node, [request(1, 1), request(2, 1)])
+    size = (node.wal / "log.1").stat().st_size
+    for known, later in (({"log.1": size}, 0), ({"log.0": 5}, 2), ({}, 0)):
+        shards = Shards(node.wal, node.shard_db, node.shard_db_v2, {}, snapshotted=known)
+        with tempfile.TemporaryDirectory() as scratch:
+            assert compare(shards, Path(scratch), lambda told: None).after_snapshot == later

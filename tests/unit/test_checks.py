@@ -231,6 +231,20 @@ def test_the_default_space_behind_one_for_everything_is_no_blocker() -> None:
     assert by_id(facts)["space-order"].level == "warning"
 
 
+def test_a_series_that_no_space_takes_blocks_where_there_are_others() -> None:
+    only = {"test": (LONG,)}
+    read = replace(READ, to_come={("test", "Mem"): 5, ("test", "cpu"): 7, ("logs", "x"): 1})
+    asked = Asked("http://db1:8086", "0.8.3", only, ())
+    assert by_id(replace(FACTS, asked=asked, foresight=read))["no-space-for"].subject == "test/cpu"
+    assert blockers(replace(FACTS, asked=asked, foresight=read)) == ["no-space-for"]
+    assert "no-space-for" not in by_id(replace(FACTS, foresight=read))
+
+
+def test_alone_too_the_server_asked_has_to_be_the_one_on_this_directory() -> None:
+    asked = Asked("http://localhost:8086", "0.8.3", RAFT.spaces, (), is_here=False)
+    assert blockers(replace(FACTS, asked=asked)) == ["other-server"]
+
+
 # -- values that will not come over --
 
 
@@ -365,9 +379,14 @@ def test_what_is_left_of_a_leveldb_without_its_current_blocks() -> None:
     for shard in (
         OldShard("00009", tree=Tree(files=1)),
         OldShard("00009", tree=Tree(files=3), foreign=("notes", "more")),
-        OldShard("00009", marker=Marker(True, 1), tree=Tree(files=2)),
     ):
         assert blockers(replace(FACTS, old=(TODO, judge(shard)))) == ["ruins"]
+
+
+def test_ruins_that_are_marked_are_passed_by_and_block_nothing() -> None:
+    shard = OldShard("00009", marker=Marker(True, 1), tree=Tree(files=2))
+    found = by_id(replace(FACTS, old=(TODO, judge(shard))))["not-a-shard"]
+    assert (found.level, "passes it by" in found.message) == ("warning", True)
 
 
 def test_a_file_among_the_shards_is_passed_by() -> None:
@@ -465,7 +484,7 @@ def test_a_server_of_another_node_blocks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("is_here", "level"), [(True, None), (None, "warning"), (False, "blocker")]
+    ("is_here", "level"), [(True, None), (None, "blocker"), (False, "blocker")]
 )
 def test_in_a_cluster_the_server_asked_has_to_be_the_one_on_this_directory(
     is_here: bool | None, level: str | None

@@ -129,6 +129,7 @@ def test_an_identity_that_a_float64_changes_can_not_be_sent(
         (Name("test", "cpu", "sequence_number"), "name"),
         (Name("", "", "#0100000000000000"), "name"),
         (Name("a/b", "cpu", "v"), "name"),
+        (Name("a%b", "cpu", "v"), "name"),
         (Name("test", "", "v"), "name"),
         (Name("test", "cpu", ""), "name"),
         (Name("test", "c\udcff", "v"), "bytes"),
@@ -252,7 +253,8 @@ def test_a_spool_gives_back_what_was_put_in(
         spool = Spool("00001", Path(scratch))
         for number, (series, lost) in enumerate(columns):
             for cause, key, stored, other in lost:
-                spool.add(Lost(Name("d\udcff", series, str(number)), key, stored, other, cause))
+                name = Name("d\udcff", series, str(number))
+                spool.add(Lost(name, key, stored, other, cause, name))
             spool.column_ends(rest)
         file = io.BytesIO(b"".join(spool.chunks()))
     found = list(columns_in(file))
