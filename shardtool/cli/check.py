@@ -32,9 +32,10 @@ levels:
   warning  something will not come over, or has to be dealt with afterwards
   info     good to know
 
-What the migrator skips stays in its old shard: verify names it afterwards, and
-prune keeps that shard. With --api the running server is asked for its version
-and its shard spaces; otherwise they are read from the raft directory.
+What the migrator skips stays in its old shard: verify names it afterwards,
+rescue sends it, and prune keeps that shard until then. With --api the running
+server is asked for its version and its shard spaces; otherwise they are read
+from the raft directory.
 
 examples:
   shardtool check

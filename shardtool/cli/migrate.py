@@ -256,7 +256,7 @@ def _refuse_or_override(
     if not found.refused:
         for finding in everything:
             if finding.level == "warning":
-                out.warn(f"warning: {_finding_line(finding)}")
+                out.warn(f"warning: {finding.id}: {finding.message}")
         return found.overridden
     for finding in found.refused:
         out.warn(f"blocker: {_finding_line(finding)}")

@@ -46,13 +46,13 @@ _SKIPS = {
     "future": (
         "warning",
         "values are dated after this moment: the migration copies only what is older than itself",
-        "they stay in their old shards: verify names them afterwards, and prune keeps those",
+        "they stay in their old shards: after the migration shardtool rescue sends them",
     ),
     "name": (
         "warning",
         'values are of series that the migrator skips for a name: a `~`, `"` or `\\` in it, or '
         "a `~` in a column, or another series that begins with it and a `~`",
-        "they stay in their old shards: verify names them afterwards, and prune keeps those",
+        "they stay in their old shards: after the migration shardtool rescue sends them",
     ),
     "unknown-database": (
         "warning",
