@@ -29,6 +29,11 @@ def archive_of(capture: str) -> Path:
     return archive
 
 
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root may become another user and make files for others"
+)
+"""A test that acts as somebody else; CI runs as root, so there nothing goes unseen."""
+
 needs_plyvel = pytest.mark.skipif(
     not HAVE_PLYVEL and sys.version_info >= (3, 13),
     reason="LevelDB itself writes here, and plyvel has no wheels from Python 3.13 on",

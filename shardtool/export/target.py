@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import gzip
 import hashlib
+import importlib
 import io
 import os
 import stat
@@ -267,9 +268,8 @@ def _zstd(raw: _Counted) -> Compressor:
         UsageError: there is neither.
     """
     with contextlib.suppress(ImportError):
-        from compression import zstd  # type: ignore[import-not-found,unused-ignore]  # from 3.14 on
-
-        return cast(Compressor, zstd.ZstdFile(raw, "wb", level=_ZSTD_LEVEL))
+        own = importlib.import_module("compression.zstd")
+        return cast(Compressor, own.ZstdFile(raw, "wb", level=_ZSTD_LEVEL))
     try:
         import zstandard
     except ImportError:

@@ -30,7 +30,7 @@ from shardtool.cli.app import main
 from tests.conftest import COMMAND, REPOSITORY, Hold, Listing, Run, Unprivileged
 from tests.e2e.proof_world import AT, Capture, List, document, one_line
 from tests.e2e.test_terminal import Terminal
-from tests.needs import needs_plyvel
+from tests.needs import needs_plyvel, needs_root
 
 Cell = tuple[bytes, tuple[str, str]]
 """database~series~column~time~sequence, and the value's type and text."""
@@ -449,9 +449,8 @@ def test_what_is_no_shard_is_told_and_hides_no_other(
     assert told["values"] == 12
 
 
+@needs_root
 def test_who_may_read_needs_no_root(public_path: Path, unprivileged: Unprivileged) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root may become another user")
     node = Node(public_path / "data")
     node.old_shard(1, points=4)
     for path in (public_path, *public_path.rglob("*")):

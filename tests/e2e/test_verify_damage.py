@@ -37,7 +37,7 @@ from tests.e2e.proof_world import (
     verdicts,
     verify,
 )
-from tests.needs import needs_plyvel
+from tests.needs import needs_plyvel, needs_root
 
 # -- what can't be read --
 
@@ -244,8 +244,6 @@ def test_a_compacted_raft_gives_the_same(by: Any, proven: Node, shardtool: Run) 
 @pytest.fixture
 def public(public_path: Path) -> Node:
     """A node with one proven shard, which other users can reach."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may become another user")
     node = Node(public_path / "data", version="0.8")
     node.old_shard(1, points=10)
     node.migrate(1)
@@ -278,6 +276,7 @@ def as_nobody(unprivileged: Unprivileged, data: Path) -> subprocess.CompletedPro
     return subprocess.CompletedProcess([], code, stdout, stderr)
 
 
+@needs_root
 def test_where_receipts_cant_be_kept_the_result_is_the_same_with_a_warning(
     public: Node, unprivileged: Unprivileged
 ) -> None:
@@ -298,6 +297,7 @@ def test_where_receipts_cant_be_kept_the_result_is_the_same_with_a_warning(
         ("raft", "catalogue-unreadable"),
     ],
 )
+@needs_root
 def test_without_the_rights_to_read_a_shard_is_unreadable(
     place: str, reason: str, public: Node, unprivileged: Unprivileged
 ) -> None:
@@ -310,6 +310,7 @@ def test_without_the_rights_to_read_a_shard_is_unreadable(
     assert "ermission denied" in shard["details"][0]
 
 
+@needs_root
 def test_without_the_rights_to_read_a_new_shard_the_old_one_is_unreadable(
     public: Node, unprivileged: Unprivileged
 ) -> None:

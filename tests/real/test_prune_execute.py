@@ -25,6 +25,7 @@ from shardtool.prune.plan import Plan, make_plan
 from shardtool.prune.policy import Policy
 from shardtool.prune.trash import leftovers, trash_of
 from tests.conftest import Hold, Listing, Mount
+from tests.needs import needs_root
 
 NAMES = ["00001", "00002", "00003"]
 
@@ -747,9 +748,8 @@ def test_a_mount_below_a_shard_that_appears_after_the_plan_keeps_it(
     assert shards(node) == ["00002"]
 
 
+@needs_root
 def test_what_root_makes_belongs_to_the_owner_of_the_database(node: Node) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root makes files for others")
     os.chown(node.db, 4711, 4712)
     carry_out(node)
     own = node.db / ".shardtool"

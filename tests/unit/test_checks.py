@@ -33,11 +33,11 @@ LONG = Space("long_term", "test", "/^[A-Z].*/", "inf", "30d", 1, 1)
 RAFT = Catalogue(
     frozenset({"test"}), {}, {"test": (LONG, SHORT)}, (), (Member(1, "ab01"),), 1, Dropped()
 )
-TODO = judge(OldShard("00007", has_database=True, tree=Tree(apparent_bytes=1000)))
+WAITING = judge(OldShard("00007", has_database=True, tree=Tree(apparent_bytes=1000)))
 MARKED = judge(OldShard("00008", marker=Marker(True, 1), has_database=True))
 READ = Foresight(1, 1000, 500, 3, (), ())
 FACTS = Facts(
-    old=(TODO, MARKED),
+    old=(WAITING, MARKED),
     is_08=True,
     raft=RAFT,
     raft_problem="",
@@ -55,7 +55,7 @@ FACTS = Facts(
     asked=Asked("http://db1:8086", "0.8.3", RAFT.spaces, ()),
     pause_us=100_000,
 )
-OF_07 = replace(FACTS, old=(TODO,), is_08=False, asked=None, raft=replace(RAFT, spaces={}))
+OF_07 = replace(FACTS, old=(WAITING,), is_08=False, asked=None, raft=replace(RAFT, spaces={}))
 
 
 def by_id(facts: Facts) -> Mapping[str, Finding]:
@@ -371,7 +371,7 @@ def test_values_that_may_have_been_deleted_are_a_warning_and_no_all_clear() -> N
 def test_what_is_no_shard_is_told_with_what_the_migrator_does_to_it(
     shard: OldShard, word: str
 ) -> None:
-    found = by_id(replace(FACTS, old=(TODO, judge(shard))))[word]
+    found = by_id(replace(FACTS, old=(WAITING, judge(shard))))[word]
     assert (found.level, found.subject) == ("warning", shard.name)
 
 
@@ -380,44 +380,44 @@ def test_what_is_left_of_a_leveldb_without_its_current_blocks() -> None:
         OldShard("00009", tree=Tree(files=1)),
         OldShard("00009", tree=Tree(files=3), foreign=("notes", "more")),
     ):
-        assert blockers(replace(FACTS, old=(TODO, judge(shard)))) == ["ruins"]
+        assert blockers(replace(FACTS, old=(WAITING, judge(shard)))) == ["ruins"]
 
 
 def test_ruins_that_are_marked_are_passed_by_and_block_nothing() -> None:
     shard = OldShard("00009", marker=Marker(True, 1), tree=Tree(files=2))
-    found = by_id(replace(FACTS, old=(TODO, judge(shard))))["not-a-shard"]
+    found = by_id(replace(FACTS, old=(WAITING, judge(shard))))["not-a-shard"]
     assert (found.level, "passes it by" in found.message) == ("warning", True)
 
 
 def test_a_file_among_the_shards_is_passed_by() -> None:
     shard = judge(OldShard("backup.tar", kind="file"))
-    found = by_id(replace(FACTS, old=(TODO, shard)))["not-a-shard"]
+    found = by_id(replace(FACTS, old=(WAITING, shard)))["not-a-shard"]
     assert found.level == "info"
     assert "passes it by" in found.message
 
 
 def test_a_copy_of_a_shard_under_another_name_is_migrated_too_and_that_is_told() -> None:
     copy = judge(OldShard("00007.bak", has_database=True))
-    facts = replace(FACTS, old=(TODO, copy))
-    assert facts.todo == (TODO, copy)
+    facts = replace(FACTS, old=(WAITING, copy))
+    assert facts.todo == (WAITING, copy)
     assert "once more" in by_id(facts)["not-a-shard"].message
 
 
 def test_an_entry_that_can_not_be_looked_at_blocks() -> None:
     shard = OldShard("00009", error="Permission denied")
-    assert blockers(replace(FACTS, old=(TODO, judge(shard)))) == ["unreadable"]
+    assert blockers(replace(FACTS, old=(WAITING, judge(shard)))) == ["unreadable"]
 
 
 def test_a_marker_in_a_directory_that_no_08_has_been_to_is_told() -> None:
-    assert by_id(replace(OF_07, old=(TODO, MARKED)))["marked-before"].subject == "00008"
+    assert by_id(replace(OF_07, old=(WAITING, MARKED)))["marked-before"].subject == "00008"
 
 
 def test_marked_shards_are_told_apart_by_what_is_proven_of_them() -> None:
     lossy = judge(MARKED.shard, Evidence(values=10, missing=3, different=1))
-    assert "4 values" in by_id(replace(FACTS, old=(TODO, lossy)))["losses"].message
+    assert "4 values" in by_id(replace(FACTS, old=(WAITING, lossy)))["losses"].message
     assert by_id(FACTS)["not-proven"].subject == "00008"
     proven = judge(MARKED.shard, Evidence(values=10))
-    found = by_id(replace(FACTS, old=(TODO, proven)))
+    found = by_id(replace(FACTS, old=(WAITING, proven)))
     assert not {"losses", "not-proven"} & found.keys()
 
 
@@ -525,7 +525,7 @@ GAPS = st.builds(
     free=st.integers(0, 1 << 60),
     files=st.integers(0, 1 << 40),
     version=st.none() | st.text(max_size=8),
-    old=st.lists(st.sampled_from([TODO, MARKED]), max_size=2).map(tuple),
+    old=st.lists(st.sampled_from([WAITING, MARKED]), max_size=2).map(tuple),
 )
 def test_any_facts_give_findings_of_one_line_each(
     is_08: bool,
