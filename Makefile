@@ -6,11 +6,12 @@ VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 JOBS ?= auto
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test test-all check bench clean
 
 help:
 	@echo "make demo   build a real data directory and take it through the main job"
-	@echo "make test   run every test"
+	@echo "make test   run every test but the slow ones"
+	@echo "make test-all  run every test: each kill, each error, fuzzing, mutants"
 	@echo "make check  the quick gate: ruff, mypy --strict, unit tests"
 	@echo "make bench  side by side with du, gdu, cp and rm; prints ratios"
 	@echo "make clean  remove .venv and what the others made"
@@ -39,7 +40,10 @@ check: $(VENV)/dev.stamp
 	$(BIN)/pytest -q -n $(JOBS) tests/unit
 
 test: $(VENV)/dev.stamp
-	$(BIN)/pytest -q -n $(JOBS)
+	$(BIN)/pytest -q -n $(JOBS) -m 'not slow'
+
+test-all: test
+	$(BIN)/pytest -q -n $(JOBS) -m slow
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m bench
