@@ -14,6 +14,7 @@ from fixtures.answers import Faults
 from fixtures.raft import Space
 from fixtures.server import serve
 from tests.conftest import Run
+from tests.e2e.export_world import ALL_KINDS
 from tests.e2e.spaces_world import PASSWORD, World
 
 
@@ -24,6 +25,17 @@ def proven(tmp_path: Path) -> Node:
     for number in (1, 2):
         node.old_shard(number, points=10)
         node.migrate(number)
+    return node
+
+
+@pytest.fixture
+def kinds(tmp_path: Path) -> Node:
+    """A node with a shard of eight values of two points, and one of four."""
+    node = Node(tmp_path / "data", version="0.8")
+    node.old_shard(
+        1, rows=[Row("test", "cpu", n, t, t, v) for t in (7, 9) for n, v in ALL_KINDS.items()]
+    )
+    node.old_shard(2, rows=[Row("test", "mem", n, 8, 1, v) for n, v in ALL_KINDS.items()])
     return node
 
 

@@ -1,19 +1,13 @@
-"""`shardtool export` as it is installed: every value once, in each format, nothing half done."""
+"""`shardtool export` as it is installed: every value once, in each format, as it was chosen."""
 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import importlib
 import json
 import os
-import signal
-import subprocess
 import sys
-import threading
-import time
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,100 +16,14 @@ import pytest
 import zstandard
 from line_protocol_parser import parse_line
 
-from fixtures import Node, Row, values
-from fixtures.encode import ID_PREFIX, Value, parse_field_value, split_value_key
-from fixtures.read import pairs
+from fixtures import Node, Row
+from fixtures.encode import Value
 from fixtures.server import serve
 from shardtool.cli.app import main
-from tests.conftest import COMMAND, REPOSITORY, Hold, Listing, Run, Unprivileged
-from tests.e2e.proof_world import AT, Capture, List, document, one_line
-from tests.e2e.test_terminal import Terminal
+from tests.conftest import Hold, Run, Unprivileged
+from tests.e2e.export_world import Cell, cell, export, json_cells, left_cells, line_cells, stored
+from tests.e2e.proof_world import AT, Capture, List, one_line
 from tests.needs import needs_plyvel, needs_root
-
-Cell = tuple[bytes, tuple[str, str]]
-"""database~series~column~time~sequence, and the value's type and text."""
-
-ALL_KINDS: dict[str, Value] = {"host": "web", "n": 1 << 60, "ok": True, "value": 0.1}
-
-
-def typed(value: object) -> tuple[str, str]:
-    """Return a value that is equal to no value of another type."""
-    return type(value).__name__, repr(value)
-
-
-def stored(data: Path) -> Counter[Cell]:
-    """Return the values of all old shards, as the fixtures' own reader finds them."""
-    found: Counter[Cell] = Counter()
-    for shard in sorted((data / "db/shard_db").iterdir()):
-        names = {v: k[8:] for k, v in pairs(shard) if k.startswith(ID_PREFIX)}
-        for key, value in values(shard):
-            column, time_us, sequence = split_value_key(key)
-            text = b"%s~%d~%d" % (names[column], time_us, sequence)
-            found[text, typed(parse_field_value(value))] += 1
-    return found
-
-
-def cell(
-    database: str, series: str, column: str, time_us: int, sequence: int, value: object
-) -> Cell:
-    return f"{database}~{series}~{column}~{time_us}~{sequence}".encode(), typed(value)
-
-
-def export(run: Run, data: Path, *words: str | Path, code: int = 0) -> dict[str, Any]:
-    done = run("--data", data, "export", "--json", *words)
-    assert done.returncode == code, done.stderr
-    found: dict[str, Any] = document(done)
-    assert found["schema"] == "shardtool/export/1"
-    for file in found["files"]:
-        content = Path(file["path"]).read_bytes()
-        assert (file["bytes"], file["sha256"]) == (
-            len(content),
-            hashlib.sha256(content).hexdigest(),
-        )
-    return found
-
-
-def json_cells(text: str, database: str) -> Iterator[Cell]:
-    for line in text.splitlines():
-        (one,) = json.loads(line)
-        for time_us, sequence, *row in one["points"]:
-            for name, value in zip(one["columns"][2:], row, strict=True):
-                yield cell(database, one["name"], name, time_us, sequence, value)
-
-
-def line_cells(line: str, database: str) -> Iterator[Cell]:
-    """Yield a line's fields, by a parser that is not ours.
-
-    It takes no float that is too small to be normal and no NUL: others stand in for these two.
-    """
-    point = parse_line(line.replace("=5e-324 ", "=1e-300 ").replace("\0", "\ue000"))
-    for name, value in point["fields"].items() if point is not None else ():
-        time_us, rest = divmod(point["time"], 1000)
-        assert rest == 0
-        sequence = int(point["tags"]["sequence_number"])
-        true = value.replace("\ue000", "\0") if isinstance(value, str) else value
-        true = 5e-324 if true == 1e-300 else true
-        yield cell(database, point["measurement"], name, time_us, sequence, true)
-
-
-def left_cells(path: Path) -> Iterator[Cell]:
-    if path.exists():
-        for line in path.read_text().splitlines():
-            one = json.loads(line)
-            names = one["database"], one["series"], one["column"]
-            yield cell(*names, one["time_us"], one["sequence_number"], one["value"])
-
-
-@pytest.fixture
-def kinds(tmp_path: Path) -> Node:
-    """A node with a shard of eight values of two points, and one of four."""
-    node = Node(tmp_path / "data", version="0.8")
-    node.old_shard(
-        1, rows=[Row("test", "cpu", n, t, t, v) for t in (7, 9) for n, v in ALL_KINDS.items()]
-    )
-    node.old_shard(2, rows=[Row("test", "mem", n, 8, 1, v) for n, v in ALL_KINDS.items()])
-    return node
-
 
 # -- what real servers wrote --
 
@@ -470,148 +378,3 @@ def test_who_may_read_needs_no_root(public_path: Path, unprivileged: Unprivilege
 
     assert unprivileged(run) == 0
     assert (out / "x.lp").read_text().count("\n") == 6
-
-
-# -- the file --
-
-
-def test_a_file_that_is_there_is_replaced_only_with_force(
-    kinds: Node, shardtool: Run, tmp_path: Path
-) -> None:
-    for name in ("out.lp", "out.lp.left"):
-        file = tmp_path / name
-        file.write_text("mine")
-        done = shardtool("--data", kinds.path, "export", "--to", tmp_path / "out.lp")
-        assert "--force" in one_line(done, 2)
-        assert file.read_text() == "mine"
-        file.unlink()
-    (tmp_path / "out.lp").write_text("mine")
-    export(shardtool, kinds.path, "--to", tmp_path / "out.lp", "--force")
-    assert (tmp_path / "out.lp").read_text().startswith("# DML")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out.lp"]
-
-
-def test_a_file_that_another_run_writes_is_busy_and_one_left_by_a_kill_is_not(
-    kinds: Node, shardtool: Run, tmp_path: Path, hold: Hold
-) -> None:
-    part = tmp_path / ".out.lp.part"
-    part.write_text("of a run that was killed")
-    hold(part, "flock")
-    done = shardtool("--data", kinds.path, "export", "--to", tmp_path / "out.lp")
-    assert "another shardtool" in one_line(done, 4)
-    part.rename(tmp_path / "held")
-    part.write_text("of a run that was killed")
-    export(shardtool, kinds.path, "--to", tmp_path / "out.lp")
-    assert not part.exists()
-
-
-def test_a_link_is_followed_and_a_long_name_is_possible(
-    kinds: Node, shardtool: Run, tmp_path: Path
-) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (tmp_path / "out.lp").symlink_to(elsewhere / "real.lp")
-    export(shardtool, kinds.path, "--to", tmp_path / "out.lp")
-    assert (elsewhere / "real.lp").read_text().startswith("# DML")
-    long = tmp_path / ("x" * 250 + ".lp")
-    export(shardtool, kinds.path, "--to", long)
-    assert long.read_text().startswith("# DML")
-
-
-def test_stdout_carries_the_lines_and_nothing_else(kinds: Node, shardtool: Run) -> None:
-    done = shardtool("--data", kinds.path, "export", "--to", "-", "--format", "line")
-    assert done.returncode == 0
-    assert done.stdout.count("\n") == 5
-    assert "12 values of 3 points" in done.stderr
-    named = shardtool("--data", kinds.path, "export", "--to", "/dev/stdout", "--format", "line")
-    assert named.stdout.startswith(done.stdout)
-
-
-def test_a_fifo_is_written_directly(kinds: Node, shardtool: Run, tmp_path: Path) -> None:
-    fifo = tmp_path / "pipe.lp"
-    os.mkfifo(fifo)
-    read: list[str] = []
-    reader = threading.Thread(target=lambda: read.append(fifo.read_text()))
-    reader.start()
-    done = shardtool("--data", kinds.path, "export", "--to", fifo)
-    reader.join()
-    assert done.returncode == 0
-    assert read[0].count("\n") == 5
-
-
-def test_a_reader_that_has_gone_ends_it_quietly(shardtool: Run, tmp_path: Path) -> None:
-    node = Node(tmp_path / "data")
-    node.old_shard(1, points=20_000)
-    command = [*COMMAND, "--data", str(node.path), "export", "--to", "-", "--format", "line"]
-    done = subprocess.run(
-        ["bash", "-c", 'set -o pipefail; "$@" | head -1', "bash", *command],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (1, "# DML\n", "")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupt_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
-    node = Node(tmp_path / "data")
-    node.old_shard(1, points=150_000, databases={"test": ("cpu",)})
-    file = tmp_path / "out.lp"
-    command = [*COMMAND, "--data", str(node.path), "export", "--to", str(file)]
-    running = subprocess.Popen(
-        command,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    part = tmp_path / ".out.lp.part"
-    end = time.monotonic() + 30
-    while not (part.exists() and part.stat().st_size):
-        assert time.monotonic() < end
-        time.sleep(0.005)
-    running.send_signal(number)
-    _, told = running.communicate()
-    assert running.returncode == 130
-    assert "nothing incomplete was left" in told
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
-
-
-def test_people_see_a_bar_where_it_takes_its_time(tmp_path: Path) -> None:
-    node = Node(tmp_path / "data")
-    node.old_shard(1, points=300_000, databases={"test": ("cpu", "mem", "disk")})
-    terminal = Terminal("--data", node.path, "export", "--to", tmp_path / "out.lp.gz")
-    terminal.wait_for("exporting", 60)
-    assert terminal.end() == 0
-    assert "1,200,000 values of 300,000 points" in terminal.shown.replace("\r\n", " ")
-
-
-def test_memory_does_not_grow_with_the_shard_nor_with_its_columns(tmp_path: Path) -> None:
-    from bench.sides import peak_memory
-
-    peaks = []
-    for name, points, columns in (("small", 2_000, 4), ("long", 100_000, 4), ("wide", 50, 4000)):
-        node = Node(tmp_path / name)
-        kinds: Any = {f"c{n:04}": ("double", "int64", "string")[n % 3] for n in range(columns)}
-        node.old_shard(1, points=points, columns=kinds, databases={"test": ("cpu",)})
-        command = [
-            *COMMAND,
-            "--data",
-            str(node.path),
-            "export",
-            "--to",
-            str(tmp_path / f"{name}.lp"),
-        ]
-        peaks.append(peak_memory(command) / 1e6)
-    assert max(peaks) < 200, peaks
-    lines = (tmp_path / "wide.lp").read_text().splitlines()[2:]
-    assert sum(len(parse_line(line)["fields"]) for line in lines) == 200_000
-
-
-def test_nothing_below_the_data_directory_is_changed(
-    proven: Node, shardtool: Run, listing: List, tmp_path: Path
-) -> None:
-    before: Listing = listing(proven.path)
-    export(shardtool, proven.path, "--to", tmp_path / "a.json")
-    export(shardtool, proven.path, "--new", "all", "--to", tmp_path / "b.json")
-    assert listing(proven.path) == before
