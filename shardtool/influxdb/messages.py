@@ -102,6 +102,15 @@ def value_of(message: Any) -> str | bool | int | float | None:
     return None
 
 
+def stored(value: str | bool | int | float) -> bytes:
+    """Return a value as the FieldValue that a server stores."""
+    kinds = {str: "string_value", bool: "bool_value", int: "int64_value", float: "double_value"}
+    held = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+    message = message_class("FieldValue")(**{kinds[type(value)]: held})
+    found: bytes = message.SerializeToString()
+    return found
+
+
 def message_class(name: Name) -> Any:
     """Return protobuf's class for a message, to parse or to build one."""
     return _classes()[name]

@@ -11,7 +11,7 @@ import hashlib
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from shardtool.influxdb.engines import EngineError, Pair, Reader, Stream
@@ -197,10 +197,12 @@ class Wanted:
     Args:
         missing: value by suffix: the key is in no new shard that was looked into.
         different: by suffix what a new shard has instead of the value in `missing`.
+        hidden: by suffix what a shard that 0.8 does not ask has instead of it.
     """
 
     missing: dict[Suffix, bytes]
     different: dict[Suffix, bytes]
+    hidden: dict[Suffix, bytes] = field(default_factory=dict)
 
 
 def look(

@@ -97,6 +97,8 @@ class Lost:
         cause: empty where that can be told only at the end of the column.
         owner: whose it is for sure; None where that can't be told.
         unwanted: 'dropped' or 'expired' where somebody wanted it gone, whatever the cause is.
+        is_hidden: another content is under its key in a shard that 0.8 does not ask.
+        column_id: the 8 bytes that begin its key.
     """
 
     name: Name
@@ -106,6 +108,8 @@ class Lost:
     cause: str
     owner: Name | None = None
     unwanted: str = ""
+    is_hidden: bool = False
+    column_id: bytes = b""
 
 
 class Watcher(Protocol):
@@ -317,8 +321,11 @@ class _Work:
             wanted = Wanted(dict(zip(suffixes(part.keys), part.values, strict=True)), {})
         if any(cover.elsewhere for cover in covers.values()):
             self._ask(wanted, covers, column)
-        if any(cover.unasked for cover in covers.values()) and not self._unasked:
-            self._unasked = self._is_unasked(part, wanted, covers, column)
+        # Of losses that nobody lists it is enough to know that there is one such.
+        if any(cover.unasked for cover in covers.values()) and (
+            self._question.listing or not self._unasked
+        ):
+            self._look_behind(part, wanted, covers, column)
         return wanted if wanted.missing else None
 
     def _ask(self, wanted: Wanted, covers: Covers, column: _Column) -> None:
@@ -327,16 +334,16 @@ class _Work:
                 self._asked += self._asker.strike_out(known.name, wanted)
         self._elsewhere |= bool(wanted.missing)
 
-    def _is_unasked(self, part: Piece, wanted: Wanted, covers: Covers, column: _Column) -> bool:
-        """Say whether any of what is not found lies where 0.8 does not look for it."""
+    def _look_behind(self, part: Piece, wanted: Wanted, covers: Covers, column: _Column) -> None:
+        """Look for what is not found where 0.8 does not look for it."""
         rest = Wanted(dict(wanted.missing), {})
         for known, place in column.known:
             cursors = map(self._storage.cursor, covers[place].unasked)
             # An explanation and no more: what can't be read there is in nobody's way.
             with contextlib.suppress(EngineError):
                 if rest.missing and look(part, known.id, cursors, rest)[1]:
-                    return True
-        return False
+                    self._unasked = True
+        wanted.hidden.update(rest.different)
 
     def _count(self, part: Piece, wanted: Wanted, column: _Column, covered: bool) -> None:
         """Count what of a part is lost, by cause."""
@@ -362,9 +369,19 @@ class _Work:
                 for suffix in run:
                     stored, other = wanted.missing[suffix], wanted.different.get(suffix)
                     unwanted = causes.unwanted(time_of(suffix))
-                    owner = column.old.owner
+                    owner, hidden = column.old.owner, suffix in wanted.hidden
                     self._watcher.lost(
-                        Lost(column.old.name, suffix, stored, other, cause, owner, unwanted)
+                        Lost(
+                            column.old.name,
+                            suffix,
+                            stored,
+                            other,
+                            cause,
+                            owner,
+                            unwanted,
+                            hidden,
+                            column.id,
+                        )
                     )
 
     def _end_column(self) -> None:

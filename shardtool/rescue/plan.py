@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
+from shardtool.errors import ShardtoolError
 from shardtool.proof.causes import NOT_WANTED
 from shardtool.rescue.points import Point, Run, Unsendable, points_of
 from shardtool.rescue.spool import Column, Value, columns_in, values_of
 
 DIFFERENT, NO_DATABASE, ACCEPTED = "different", "no-database", "accepted"
-_MOST_LISTED = 10_000
+MOST_LISTED = 10_000
 
 LEFT = {
     "expired": "older than its shard space keeps values: 0.8 would drop it again",
@@ -30,21 +31,27 @@ LEFT = {
 """Why values stay behind that could be sent; rescue.points.WHY has the others."""
 
 
-@dataclass(frozen=True)
-class SeriesPart:
-    """Lost values of one series in one shard's spool.
-
-    Args:
-        shard: the old shard.
-        database: the series'.
-        series: its name.
-        columns: where its columns are in the spool.
-    """
+class Part(NamedTuple):
+    """Lost values of one column in one shard: the shard, and where they are in its spool."""
 
     shard: str
+    column: Column
+
+
+@dataclass(frozen=True)
+class Series:
+    """Lost values of one series.
+
+    Args:
+        database: the series'.
+        name: its name.
+        parts: its columns, those of later shards first: where two shards have another value under
+            the same time and sequence number, the one of the later shard is sent.
+    """
+
     database: str
-    series: str
-    columns: tuple[Column, ...]
+    name: str
+    parts: tuple[Part, ...]
 
 
 @dataclass
@@ -52,7 +59,7 @@ class Plan:
     """What a rescue sends.
 
     Args:
-        parts: what is sent, shard by shard.
+        series: what is sent, by database and name.
         values: to send, by (database, series).
         points: to send.
         left: values that are not sent, by the word that says why.
@@ -60,7 +67,7 @@ class Plan:
         databases: to be created.
     """
 
-    parts: list[SeriesPart] = field(default_factory=list)
+    series: list[Series] = field(default_factory=list)
     values: Counter[tuple[str, str]] = field(default_factory=Counter)
     points: int = 0
     left: Counter[str] = field(default_factory=Counter)
@@ -71,6 +78,11 @@ class Plan:
     def total(self) -> int:
         """Values to send."""
         return self.values.total()
+
+    @property
+    def shards(self) -> set[str]:
+        """Those that have anything of what is sent."""
+        return {part.shard for series in self.series for part in series.parts}
 
 
 class Spools:
@@ -95,45 +107,50 @@ class Spools:
             self._files[shard] = self._stack.enter_context(path.open("w+b"))
         self._files[shard].write(piece)
 
-    def parts(self) -> Iterator[SeriesPart]:
-        """Yield what is lost, series by series of each shard."""
-        for shard, file in sorted(self._files.items()):
-            file.seek(0)
-            series: dict[tuple[str, str], list[Column]] = {}
-            for column in columns_in(file):
-                key = column.name.database, column.name.series
-                series.setdefault(key, []).append(column)
-            for (database, name), columns in series.items():
-                yield SeriesPart(shard, database, name, tuple(columns))
+    def series(self, without: Collection[str] = ()) -> Iterator[Series]:
+        """Yield what is lost, series by series, but for what these shards have."""
+        found: dict[tuple[str, str], list[Part]] = {}
+        for shard, file in sorted(self._files.items(), reverse=True):
+            if shard not in without:
+                file.seek(0)
+                for column in columns_in(file):
+                    key = column.name.database, column.name.series
+                    found.setdefault(key, []).append(Part(shard, column))
+        for (database, name), parts in sorted(found.items()):
+            yield Series(database, name, tuple(parts))
 
-    def points(self, part: SeriesPart, also: Collection[str]) -> Iterator[Point | Unsendable]:
-        """Yield the points of a part, left out what is not wanted; see is_wanted."""
-        file = self._files[part.shard]
+    def points(self, series: Series, also: Collection[str]) -> Iterator[Point | Unsendable]:
+        """Yield the points of a series, left out what is not wanted; see is_wanted."""
         return points_of(
             [
                 Run(
-                    column.name,
-                    (v for v in values_of(file, column) if is_wanted(v, also)),
-                    column.is_sure,
+                    part.column.name,
+                    (v for v in self._values(part, len(series.parts)) if is_wanted(v, also)),
+                    part.column.is_sure,
                 )
-                for column in part.columns
+                for part in series.parts
             ]
         )
 
-    def count(self, part: SeriesPart) -> int:
-        """Return how many values a part has."""
-        file = self._files[part.shard]
-        return sum(1 for column in part.columns for _ in values_of(file, column))
+    def count(self, shard: str) -> int:
+        """Return how many values of a shard are lost."""
+        if shard not in self._files:
+            return 0
+        self._files[shard].seek(0)
+        columns = list(columns_in(self._files[shard]))
+        return sum(1 for column in columns for _ in self._values(Part(shard, column)))
 
-    def not_wanted(self, part: SeriesPart, also: Collection[str]) -> Counter[str]:
-        """Return how many values of a part are not to be sent, by the word of LEFT."""
-        file = self._files[part.shard]
+    def not_wanted(self, series: Series, also: Collection[str]) -> Counter[str]:
+        """Return how many values of a series are not to be sent, by the word of LEFT."""
         return Counter(
             DIFFERENT if value.is_different else value.cause
-            for column in part.columns
-            for value in values_of(file, column)
+            for part in series.parts
+            for value in self._values(part)
             if not is_wanted(value, also)
         )
+
+    def _values(self, part: Part, of_many: int = 1) -> Iterator[Value]:
+        return values_of(self._files[part.shard], part.column, of_many=of_many)
 
 
 def is_wanted(value: Value, also: Collection[str]) -> bool:
@@ -160,17 +177,15 @@ def make_plan(
         accepted: shards whose losses may go.
     """
     plan = Plan()
-    for part in spools.parts():
-        if part.shard in accepted:
-            plan.left[ACCEPTED] += spools.count(part)
-            continue
-        plan.left.update(spools.not_wanted(part, also))
-        is_new = part.database not in known
+    plan.left[ACCEPTED] = sum(map(spools.count, accepted))
+    for series in spools.series(without=accepted):
+        plan.left.update(spools.not_wanted(series, also))
+        is_new = series.database not in known
         sendable = 0
-        for found in spools.points(part, also):
+        for found in spools.points(series, also):
             if isinstance(found, Unsendable):
                 plan.left[found.why] += 1
-                if len(plan.examples) < _MOST_LISTED:
+                if len(plan.examples) < MOST_LISTED:
                     plan.examples.append(found)
             elif is_new and not create:
                 plan.left[NO_DATABASE] += len(found.values)
@@ -178,16 +193,22 @@ def make_plan(
                 sendable += len(found.values)
                 plan.points += 1
         if sendable:
-            plan.parts.append(part)
-            plan.values[part.database, part.series] += sendable
+            plan.series.append(series)
+            plan.values[series.database, series.name] += sendable
             if is_new:
-                plan.databases.add(part.database)
+                plan.databases.add(series.database)
+    plan.left = +plan.left
     return plan
 
 
-def by_database(plan: Plan) -> Mapping[str, int]:
-    """Return the values to send by database."""
-    counts: Counter[str] = Counter()
-    for (database, _), count in plan.values.items():
-        counts[database] += count
-    return counts
+def require_nothing_new(shown: Plan, plan: Plan) -> None:
+    """Insist that a plan has nothing that was not shown.
+
+    Raises:
+        ShardtoolError: it has.
+    """
+    if not (plan.values <= shown.values and plan.databases <= shown.databases):
+        raise ShardtoolError(
+            "other values are lost now than were shown when the question was asked; nothing was "
+            "sent: run rescue again"
+        )

@@ -8,7 +8,9 @@ is sent with those columns that it lacks and with no others.
 
 from __future__ import annotations
 
+import functools
 import heapq
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from shardtool.influxdb.keys import time_and_sequence
-from shardtool.influxdb.messages import MessageError, parse, value_of
+from shardtool.influxdb.messages import MessageError, parse, stored, value_of
 from shardtool.proof.columns import Name
 from shardtool.rescue.spool import Value
 from shardtool.words import is_utf8
@@ -51,22 +53,23 @@ WHY = {
     "bytes": "it is a string or a name that is no UTF-8, which JSON can't carry",
     "name": "its column is called as the point's identity, or a name is empty or has no URL",
     "ambiguous": "two databases can be meant by its name in the shard's index (a `~` in one)",
-    "unreadable": "its bytes are no value of InfluxDB's",
+    "unreadable": "its bytes are not what 0.8 writes for any value",
+    "contradicted": "a later shard has another value under its time and sequence number",
     "refused": "the server refused it",
 }
 
 
-def json_of(stored: bytes) -> str:
-    """Given a FieldValue, return the JSON that 0.8.3 reads as the same value of the same type.
+def json_of(content: bytes) -> str:
+    """Given a FieldValue, return the JSON that 0.8.3 reads and stores as the same bytes.
 
     Raises:
         ValueError: there is none; the text is a word of WHY.
     """
     try:
-        value = value_of(parse("FieldValue", stored))
+        value = value_of(parse("FieldValue", content))
     except MessageError:
         raise ValueError("unreadable") from None
-    if value is None:
+    if value is None or stored(value) != content:
         raise ValueError("unreadable")
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -102,7 +105,7 @@ def trouble_with_identity(time_us: int, sequence: int) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """The lost values of one column, in the order of their keys."""
+    """The lost values of one column in one shard, in the order of their keys."""
 
     name: Name
     values: Iterator[Value]
@@ -114,33 +117,36 @@ def points_of(runs: Sequence[Run]) -> Iterator[Point | Unsendable]:
     """Yield the points of one series, in order, and what of them can't be sent.
 
     Args:
-        runs: of the series' columns, each column once.
+        runs: of the series' columns; of several with the same column the first counts, and what
+            others have under the same key is either the same or told.
     """
-    names = [run.name for run in runs]
     troubles = [trouble_with_name(run.name) if run.is_sure else "ambiguous" for run in runs]
     merged = heapq.merge(
         *(_numbered(number, run.values) for number, run in enumerate(runs)),
         key=lambda found: (found[1].suffix, found[0]),
     )
-    suffix: bytes | None = None
-    values: list[tuple[str, str]] = []
-    for number, value in merged:
-        if value.suffix != suffix:
-            if values and suffix is not None:
-                yield Point(*time_and_sequence(suffix), tuple(values))
-            suffix, values = value.suffix, []
-        time_us, sequence = time_and_sequence(value.suffix)
-        why = troubles[number] or trouble_with_identity(time_us, sequence)
-        try:
-            text = "" if why else json_of(value.stored)
-        except ValueError as error:
-            why = str(error)
-        if why:
-            yield Unsendable(names[number], time_us, sequence, why)
-        else:
-            values.append((names[number].column, text))
-    if values and suffix is not None:
-        yield Point(*time_and_sequence(suffix), tuple(values))
+    for suffix, together in itertools.groupby(merged, key=lambda found: found[1].suffix):
+        identity = time_and_sequence(suffix)
+        trouble = trouble_with_identity(*identity)
+        seen: dict[str, bytes] = {}
+        values: dict[str, str] = {}
+        for number, value in together:
+            name = runs[number].name
+            why = troubles[number] or trouble
+            if seen.setdefault(name.column, value.stored) != value.stored:
+                why = "contradicted"
+            elif name.column in values:
+                continue
+            try:
+                text = "" if why else json_of(value.stored)
+            except ValueError as error:
+                why = str(error)
+            if why:
+                yield Unsendable(name, *identity, why)
+            else:
+                values[name.column] = text
+        if values:
+            yield Point(*identity, tuple(sorted(values.items())))
 
 
 def _numbered(number: int, values: Iterable[Value]) -> Iterator[tuple[int, Value]]:
@@ -149,11 +155,7 @@ def _numbered(number: int, values: Iterable[Value]) -> Iterator[tuple[int, Value
 
 @dataclass(frozen=True)
 class Entry:
-    """Points of one series, all with the same columns; what one request holds.
-
-    One entry a request: 0.8.3 merges entries of one series, fills what one of them lacks with
-    nulls, and a null deletes (common.MergeSeries; datastore/shard.go).
-    """
+    """Points of one series, all with the same columns."""
 
     database: str
     series: str
@@ -165,8 +167,9 @@ class Entry:
         """How many values it holds."""
         return len(self.columns) * len(self.points)
 
-    def body(self) -> bytes:
-        """Return the request's body."""
+    @functools.cached_property
+    def json(self) -> str:
+        """What a request has of it."""
         rows = (
             f"[{','.join((str(p.time_us), str(p.sequence), *(text for _, text in p.values)))}]"
             for p in self.points
@@ -174,7 +177,7 @@ class Entry:
         columns = json.dumps([*_RESERVED, *self.columns])
         name = json.dumps(self.series)
         points = ",".join(rows)
-        return f'[{{"name":{name},"columns":{columns},"points":[{points}]}}]'.encode("ascii")
+        return f'{{"name":{name},"columns":{columns},"points":[{points}]}}'
 
     def halves(self) -> tuple[Entry, Entry]:
         """Return it cut in two: its points, or where there is one alone its columns."""
@@ -224,3 +227,64 @@ def entries_of(
             yield taken(columns)
     for columns in list(filling):
         yield taken(columns)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one request holds: entries of one database, each of another series.
+
+    0.8.3 merges entries of one series, fills what one of them lacks with nulls, and a null deletes
+    (common.MergeSeries; datastore/shard.go).
+    """
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def database(self) -> str:
+        """Where it goes."""
+        return self.entries[0].database
+
+    @property
+    def points(self) -> int:
+        """How many points it holds."""
+        return sum(len(entry.points) for entry in self.entries)
+
+    @property
+    def values(self) -> int:
+        """How many values it holds."""
+        return sum(entry.values for entry in self.entries)
+
+    def body(self) -> bytes:
+        """Return the request's body."""
+        return f"[{','.join(entry.json for entry in self.entries)}]".encode("ascii")
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """Return it cut in two: its entries, or the one that it has."""
+        half = len(self.entries) // 2
+        if half:
+            return Batch(self.entries[:half]), Batch(self.entries[half:])
+        first, second = self.entries[0].halves()
+        return Batch((first,)), Batch((second,))
+
+
+def batches_of(entries: Iterable[Entry], *, most_points: int, most_bytes: int) -> Iterator[Batch]:
+    """Yield entries as batches, each full or the last of its database.
+
+    Args:
+        entries: none has more than `most_points`.
+        most_points: that a batch holds.
+        most_bytes: of JSON; an entry that is larger goes alone.
+    """
+    filling: dict[str, Entry] = {}  # by series
+    database, points, size = "", 0, 0
+    for entry in entries:
+        points += len(entry.points)
+        size += len(entry.json)
+        is_other = entry.database != database or entry.series in filling
+        if filling and (is_other or points > most_points or size > most_bytes):
+            yield Batch(tuple(filling.values()))
+            filling, points, size = {}, len(entry.points), len(entry.json)
+        database = entry.database
+        filling[entry.series] = entry
+    if filling:
+        yield Batch(tuple(filling.values()))

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from shardtool.errors import ShardtoolError
 from shardtool.proof.columns import Name
-from shardtool.rescue.points import Entry, Unsendable
+from shardtool.rescue.points import Batch, Unsendable
 
 
 class Writer(Protocol):
@@ -37,31 +37,31 @@ class Refused:
 
 @dataclass
 class Sender:
-    """Sends entries to a server.
+    """Sends batches to a server.
 
     Args:
         writer: the server.
         pause: seconds to rest after each 10,000 points.
-        told: told of each entry's points that were taken.
+        told: told of each batch that was taken, or the part of one.
         sent: values that the server took so far.
     """
 
     writer: Writer
     pause: float
-    told: Callable[[Entry], None]
+    told: Callable[[Batch], None]
     sent: int = 0
     _points: int = 0
     _refused_in_a_row: int = 0
 
-    def send(self, entry: Entry) -> Iterator[Refused]:
-        """Send an entry; yield what of it was refused, when all the rest of it is written.
+    def send(self, batch: Batch) -> Iterator[Refused]:
+        """Send a batch; yield what of it was refused, when all the rest of it is written.
 
         A refused one is cut in halves until what is refused is a single value.
 
         Raises:
             ShardtoolError: the server can't be written to at all.
         """
-        waiting = [entry]
+        waiting = [batch]
         while waiting:
             part = waiting.pop()
             text = self.writer.write_points(part.database, part.body())
@@ -76,14 +76,15 @@ class Sender:
                         f"the server refused {_MOST_IN_A_ROW} values one after the other, the last "
                         f"with '{text}': put that right, and run rescue again"
                     )
-                (point,), (column,) = part.points, part.columns
-                name = Name(part.database, part.series, column)
+                (entry,) = part.entries
+                (point,), (column,) = entry.points, entry.columns
+                name = Name(entry.database, entry.series, column)
                 yield Refused(Unsendable(name, point.time_us, point.sequence, "refused"), text)
 
-    def _take(self, part: Entry) -> None:
+    def _take(self, part: Batch) -> None:
         self._refused_in_a_row = 0
         self.sent += part.values
-        self._points += len(part.points)
+        self._points += part.points
         self.told(part)
         if self._points >= _PAUSE_POINTS:
             self._points = 0

@@ -22,14 +22,15 @@ from shardtool.proof.prove import Lost
 
 _IN_MEMORY = 1 << 20  # bytes; beyond that a spool waits on disk
 _CHUNK = 1 << 18
-_PIECE = 1 << 16  # of a column, read at a time
+_LARGEST_PIECE, _SMALLEST_PIECE = 1 << 16, 1 << 12  # of a column, read at a time
+_PIECES = 16 << 20  # bytes of all columns that are read side by side
 
 # A record: its kind, a number of it, and the length of what follows.
 _HEAD = struct.Struct(">cBI")
 _COLUMN, _VALUE, _END = b"C", b"V", b"E"
 _SUFFIX = 16
 _LATER = 0x7F  # in place of a cause that the end of the column tells
-_DIFFERENT = 0x80  # the new storage has another content under its key
+_DIFFERENT = 0x80  # the new storage has another content under its key, asked for or not
 
 
 class Value(NamedTuple):
@@ -80,7 +81,7 @@ class Spool:
             self._write(_COLUMN, is_sure, json.dumps(parts).encode("ascii"))
         word = lost.unwanted or lost.cause
         cause = CAUSES.index(word) if word else _LATER
-        different = _DIFFERENT * (lost.found is not None)
+        different = _DIFFERENT * (lost.found is not None or lost.is_hidden)
         self._write(_VALUE, cause | different, lost.suffix + lost.stored)
 
     def column_ends(self, cause: str) -> None:
@@ -113,14 +114,21 @@ def columns_in(file: BinaryIO) -> Iterator[Column]:
             file.seek(length, 1)
 
 
-def values_of(file: BinaryIO, column: Column) -> Iterator[Value]:
-    """Yield a column's values in the order of their keys; other readers may use the file too."""
+def values_of(file: BinaryIO, column: Column, *, of_many: int = 1) -> Iterator[Value]:
+    """Yield a column's values in the order of their keys; other readers may use the file too.
+
+    Args:
+        file: the spool.
+        column: where it is.
+        of_many: so many columns are read side by side; a piece of each is in memory.
+    """
     at, buffer = column.start, b""
+    size = min(_LARGEST_PIECE, max(_SMALLEST_PIECE, _PIECES // of_many))
     while at < column.end or buffer:
         if len(buffer) < _HEAD.size or len(buffer) < _HEAD.size + _HEAD.unpack_from(buffer)[2]:
             file.seek(at)
             wanted = _HEAD.size + (_HEAD.unpack_from(buffer)[2] if len(buffer) >= _HEAD.size else 0)
-            piece = file.read(min(max(_PIECE, wanted), column.end - at))
+            piece = file.read(min(max(size, wanted), column.end - at))
             at += len(piece)
             buffer += piece
             continue

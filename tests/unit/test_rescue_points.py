@@ -20,10 +20,12 @@ from shardtool.proof.columns import Name
 from shardtool.proof.prove import Lost
 from shardtool.rescue.points import (
     WHY,
+    Batch,
     Entry,
     Point,
     Run,
     Unsendable,
+    batches_of,
     entries_of,
     json_of,
     points_of,
@@ -82,6 +84,8 @@ def test_a_value_is_written_so_that_it_arrives_as_its_type(value: Any, text: str
         (b"\xff\xff", "unreadable"),
         (field_value(None), "unreadable"),
         (b"", "unreadable"),
+        (b"\x28\x81\x00", "unreadable"),  # two bytes for a one: 0.8 would write other ones
+        (b"\x28\x01\x20\x01", "unreadable"),  # a one and a true
     ],
 )
 def test_what_json_does_not_have_is_told_and_not_rounded(stored: bytes, why: str) -> None:
@@ -159,6 +163,7 @@ def test_of_a_point_what_can_be_sent_is_and_the_rest_is_told() -> None:
     ]
 
 
+VALUES = st.sampled_from([1, 2, "", "x", math.inf])
 CELLS = st.dictionaries(
     st.tuples(st.integers(0, 6), st.integers(1, 2), st.sampled_from("abc")), st.integers(0, 9)
 )
@@ -186,7 +191,7 @@ def test_entries_hold_each_value_once_and_only_points_with_the_same_columns(
     found: dict[tuple[int, int, str], int] = {}
     for entry in entries_of("test", "cpu", points, most_points=most_points, most_bytes=most_bytes):
         assert 0 < len(entry.points) <= most_points
-        (body,) = json.loads(entry.body())
+        body = json.loads(entry.json)
         assert body["columns"] == ["time", "sequence_number", *entry.columns]
         for time, sequence, *values in body["points"]:
             assert None not in values  # a null deletes
@@ -194,6 +199,67 @@ def test_entries_hold_each_value_once_and_only_points_with_the_same_columns(
                 assert (time, sequence, column) not in found
                 found[time, sequence, column] = value
     assert found == cells
+
+
+SERIES = st.tuples(st.sampled_from("de"), st.sampled_from("xyz"), st.integers(1, 4))
+
+
+@given(st.lists(SERIES), st.integers(4, 9), st.integers(1, 400))
+def test_batches_hold_each_entry_once_and_never_two_of_one_series(
+    series: list[tuple[str, str, int]], most_points: int, most_bytes: int
+) -> None:
+    entries = [
+        Entry(database, name, ("v",), tuple(Point(time, 1, (("v", "1"),)) for time in range(many)))
+        for database, name, many in series
+    ]
+    batches = list(batches_of(entries, most_points=most_points, most_bytes=most_bytes))
+    assert [entry for batch in batches for entry in batch.entries] == entries
+    for batch in batches:
+        assert {entry.database for entry in batch.entries} == {batch.database}
+        assert len({entry.series for entry in batch.entries}) == len(batch.entries)
+        assert batch.points <= most_points
+        assert len(batch.entries) == 1 or sum(len(e.json) for e in batch.entries) <= most_bytes
+        assert json.loads(batch.body()) == [json.loads(entry.json) for entry in batch.entries]
+
+
+@given(
+    st.lists(st.dictionaries(st.tuples(st.integers(0, 4), st.sampled_from("ab")), VALUES)),
+)
+def test_of_several_shards_the_first_counts_and_what_others_have_else_is_told(
+    shards: list[dict[tuple[int, str], Any]],
+) -> None:
+    runs = [
+        Run(
+            Name("test", "cpu", column),
+            iter(
+                [
+                    Value(suffix(time), field_value(value), "name", False)
+                    for (time, name), value in sorted(cells.items())
+                    if name == column
+                ]
+            ),
+        )
+        for cells in shards
+        for column in "ab"
+    ]
+    first: dict[tuple[int, str], Any] = {}
+    for cells in reversed(shards):
+        first |= cells
+    unsent = {key for key, value in first.items() if value is math.inf}
+    found = list(points_of(runs))
+    points = [one for one in found if isinstance(one, Point)]
+    told = [one for one in found if isinstance(one, Unsendable)]
+    sent = {(p.time_us, column): text for p in points for column, text in p.values}
+    assert sent == {
+        key: json_of(field_value(value)) for key, value in first.items() if key not in unsent
+    }
+    others = [
+        (key, "contradicted") for cells in shards for key, v in cells.items() if v != first[key]
+    ]
+    same = [(key, "number") for cells in shards for key, v in cells.items() if v is math.inf]
+    assert sorted(((one.time_us, one.name.column), one.why) for one in told) == sorted(
+        [*others, *(one for one in same if one[0] in unsent)]
+    )
 
 
 # -- sending --
@@ -209,12 +275,21 @@ class Picky:
 
     def write_points(self, database: str, body: bytes) -> str:
         self.requests += 1
-        (entry,) = json.loads(body)
-        cells = {(p[0], column) for p in entry["points"] for column in entry["columns"][2:]}
+        cells = {
+            (p[0], column)
+            for entry in json.loads(body)
+            for p in entry["points"]
+            for column in entry["columns"][2:]
+        }
         if cells & self.refused:
             return "no"
         self.taken |= cells
         return ""
+
+
+def parts_of(points: tuple[Point, ...]) -> list[tuple[str, tuple[Point, ...]]]:
+    """Return points as those of three series."""
+    return [("x", points[:7]), ("y", points[7:8]), ("z", points[8:])]
 
 
 @given(st.sets(st.tuples(st.integers(0, 20), st.sampled_from("ab"))))
@@ -224,11 +299,12 @@ def test_what_is_refused_is_found_to_the_value_and_all_the_rest_goes_through(
     points = tuple(Point(time, 1, (("a", "1"), ("b", "2"))) for time in range(21))
     server = Picky(refused)
     sender = Sender(server, 0, lambda entry: None)
-    found = list(sender.send(Entry("test", "cpu", ("a", "b"), points)))
+    halves = [Entry("test", name, ("a", "b"), part) for name, part in parts_of(points)]
+    found = list(sender.send(Batch(tuple(halves))))
     assert {(one.value.time_us, one.value.name.column) for one in found} == refused
     assert server.taken == {(time, c) for time in range(21) for c in "ab"} - refused
     assert sender.sent == len(server.taken)
-    assert server.requests <= 1 + len(refused) * 2 * 6
+    assert server.requests <= 1 + len(refused) * 2 * 8
 
 
 # -- the spool --

@@ -1,0 +1,197 @@
+"""What `shardtool rescue` does: look and plan, send, and look until what was sent is there."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import time
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from shardtool.cli.options import named_shards
+from shardtool.cli.output import Output
+from shardtool.cli.progress import Progress
+from shardtool.cli.proving import Collecting, prove_into
+from shardtool.cli.rescued import Told, lost_in
+from shardtool.datadir.inventory import Inventory, OldShard, take_inventory
+from shardtool.datadir.layout import Layout
+from shardtool.errors import InterruptedByUserError, ShardtoolError
+from shardtool.journal import Journal
+from shardtool.proof.children import scratch_directory
+from shardtool.proof.evidence import Proofs, accepted_in, is_readable
+from shardtool.rescue.plan import Plan, Spools, make_plan
+from shardtool.rescue.points import Batch, Point, batches_of, entries_of
+from shardtool.rescue.send import Sender
+from shardtool.rescue.spool import Spool
+from shardtool.words import plural
+
+if TYPE_CHECKING:
+    from shardtool.influxdb.api import Api
+
+_MOST_POINTS = 2000
+_MOST_BYTES = 512 << 10
+_SETTLE_SECONDS = 20.0
+"""How long the server may take to bring what it took from its WAL into the shards."""
+
+
+@contextlib.contextmanager
+def opened_spools() -> Iterator[Spools]:
+    """Yield empty spools in a directory of their own, which goes with them."""
+    with scratch_directory() as scratch, Spools(scratch) as spools:
+        yield spools
+
+
+def look(args: argparse.Namespace, layout: Layout, api: Api, spools: Spools, out: Output) -> Told:
+    """Prove the shards and plan what is to be sent.
+
+    Args:
+        args: the command line.
+        layout: the node.
+        api: its server.
+        spools: empty; filled with what is lost.
+        out: where to tell.
+
+    Raises:
+        ShardtoolError: a shard that was named can't be read, or it can't be done at all.
+        InterruptedByUserError: ctrl-C.
+    """
+    inventory = take_inventory(layout)
+    shards, left_out = _chosen(args, layout, inventory)
+    collecting = Collecting(Spool, spools.add)
+    proofs = _proven(args, layout, inventory, shards, out, collecting)
+    evidence = proofs.evidence.items()
+    plan = make_plan(
+        spools,
+        known=api.databases(),
+        create=args.create_databases,
+        also=args.also,
+        accepted=() if args.shards else [name for name, found in evidence if found.accepted],
+    )
+    return Told(plan, shards, proofs, left_out)
+
+
+def _chosen(
+    args: argparse.Namespace, layout: Layout, inventory: Inventory
+) -> tuple[tuple[OldShard, ...], tuple[str, ...]]:
+    """Return the shards to rescue, those named or all that have a marker, and the names of marked
+    ones that can't be read now.
+
+    Raises:
+        ShardtoolError: one that was named is not there, or can't be read now.
+    """
+    old = {shard.name: shard for shard in inventory.old or ()}
+    named = named_shards(args.shards, old, layout)
+    if named is None:
+        marked = [s for s in old.values() if s.marker.present or s.kind == "symlink"]
+        readable = tuple(shard for shard in marked if is_readable(shard))
+        return readable, tuple(s.name for s in marked if not is_readable(s))
+    for name in sorted(named):
+        if not is_readable(old[name]):
+            raise ShardtoolError(
+                f"{layout.old_shards / name}: expected a shard that can be read and that nobody "
+                "has open, found another; see shardtool status"
+            )
+    return tuple(old[name] for name in sorted(named)), ()
+
+
+def _proven(
+    args: argparse.Namespace,
+    layout: Layout,
+    inventory: Inventory,
+    shards: Sequence[OldShard],
+    out: Output,
+    collecting: Collecting | None = None,
+) -> Proofs:
+    proofs = Proofs(accepted_in(Journal(layout).read()))
+    prove_into(proofs, shards, args, layout, inventory, out, collecting=collecting)
+    return proofs
+
+
+def prove_until_settled(
+    args: argparse.Namespace, layout: Layout, told: Told, out: Output
+) -> Proofs:
+    """Prove again, until what was sent is there or the server has had its time to write it."""
+    names = told.plan.shards
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    expected = lost_in(told.proofs) - told.sent
+    wait = 0.5
+    while True:
+        inventory = take_inventory(layout)
+        shards = [s for s in inventory.old or () if s.name in names and is_readable(s)]
+        after = _proven(args, layout, inventory, shards, out)
+        whole = Proofs(after.accepted)
+        for name, receipt in {**told.proofs.receipts, **after.receipts}.items():
+            if name not in names or name in after.receipts:
+                whole.add(receipt)
+        if lost_in(whole) <= expected or time.monotonic() > deadline:
+            return whole
+        time.sleep(wait)
+        wait *= 2
+
+
+def send(
+    args: argparse.Namespace, layout: Layout, api: Api, spools: Spools, told: Told, out: Output
+) -> None:
+    """Send the plan, with a record in the journal before and after.
+
+    Raises:
+        ShardtoolError: the server can't be written to, or the journal can't.
+        InterruptedByUserError: ctrl-C; what was sent stays sent.
+    """
+    plan, journal = told.plan, Journal(layout)
+    journal.append(
+        "rescue-started",
+        api=api.url,
+        shards=sorted(plan.shards),
+        values=plan.total,
+        databases=sorted(plan.databases),
+        also=sorted(set(args.also)),
+    )
+    ended = "failed"
+    try:
+        impossible = set()
+        for database in sorted(plan.databases):
+            try:
+                api.create_database(database)
+            except ShardtoolError as error:
+                out.warn(str(error))
+                impossible.add(database)
+        with Progress("sending", plan.total, unit="values", out=out) as bar:
+            sender = Sender(api, args.pause.us / 1_000_000, lambda batch: _sent(told, batch, bar))
+            for batch in _batches(plan, spools, args.also, without=impossible):
+                for refused in sender.send(batch):
+                    told.refuse(refused)
+        ended = "sent"
+    except KeyboardInterrupt:
+        ended = "interrupted"
+        raise InterruptedByUserError(
+            f"interrupted; {told.sent:,} of {plural(plan.total, 'value')} were sent and stay; "
+            "run rescue again to go on"
+        ) from None
+    finally:
+        with contextlib.suppress(ShardtoolError):
+            journal.append("rescue-ended", how=ended, sent=told.sent, refused=told.refused)
+
+
+def _sent(told: Told, batch: Batch, bar: Progress) -> None:
+    told.sent += batch.values
+    bar.advance(batch.values)
+
+
+def _batches(
+    plan: Plan, spools: Spools, also: Collection[str], *, without: Collection[str]
+) -> Iterator[Batch]:
+    """Yield what the plan sends, but for these databases."""
+    limits = {"most_points": _MOST_POINTS, "most_bytes": _MOST_BYTES}
+    entries = (
+        entry
+        for series in plan.series
+        if series.database not in without
+        for entry in entries_of(
+            series.database,
+            series.name,
+            (p for p in spools.points(series, also) if isinstance(p, Point)),
+            **limits,
+        )
+    )
+    return batches_of(entries, **limits)

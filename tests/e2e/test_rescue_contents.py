@@ -1,0 +1,110 @@
+"""`shardtool rescue` where two contents claim one place, or something changes while it asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fixtures import MARKED_AT, Node
+from fixtures.encode import Row
+from tests.conftest import Run
+from tests.e2e.proof_world import events, verify
+from tests.e2e.rescue_world import AT, PASSWORD, lossy, rescue, sent, served
+from tests.e2e.test_terminal import Terminal
+
+
+def test_of_two_contents_in_two_shards_the_later_shards_is_sent_and_the_other_listed(
+    tmp_path: Path, shardtool: Run
+) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    for number, values in ((1, (1, 2, 3)), (2, (1, 20))):
+        rows = [Row("test", "a~b", "v", AT + n, 10_001, value) for n, value in enumerate(values)]
+        node.old_shard(number, rows=rows, marked_at=MARKED_AT)
+    with served(node) as (url, faults):
+        found = rescue(shardtool, node.path, url)
+        went = sorted(value[3:6] for value in sent(faults))
+    assert went == [(AT, 10_001, 1), (AT + 1, 10_001, 20), (AT + 2, 10_001, 3)]
+    assert (found["sent"], found["left"], found["missing"]) == (3, {"contradicted": 1}, 1)
+    assert [(one["time_us"], one["why"]) for one in found["not_sent"]] == [(AT + 1, "contradicted")]
+    shards = verify(shardtool, node.path)
+    assert {name: shard["different"] for name, shard in shards.items()} == {"00001": 1, "00002": 0}
+
+
+def test_points_that_lie_in_two_shards_are_sent_as_one(tmp_path: Path, shardtool: Run) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    for number, column in ((1, "v"), (2, "w")):
+        rows = [Row("test", "a~b", column, AT + n, 10_001, n) for n in range(5)]
+        node.old_shard(number, rows=rows, marked_at=MARKED_AT)
+    with served(node) as (url, faults):
+        found = rescue(shardtool, node.path, url)
+        writes = [r for r in faults.seen if r.method == "POST" and "/series" in r.target]
+    assert (found["sent"], found["missing"], len(writes)) == (10, 0, 1)
+
+
+def test_many_series_go_in_few_requests(tmp_path: Path, shardtool: Run) -> None:
+    series = [f"a~{number}" for number in range(300)]
+    node = lossy(tmp_path / "data", [Row("test", name, "v", AT, 10_001, 1) for name in series])
+    with served(node) as (url, faults):
+        found = rescue(shardtool, node.path, url)
+        writes = [r for r in faults.seen if r.method == "POST" and "/series" in r.target]
+        assert {value[1] for value in sent(faults)} == set(series)
+    assert (found["sent"], found["missing"]) == (300, 0)
+    assert len(writes) == 1
+
+
+def test_another_content_where_08_does_not_look_is_not_written_over(
+    tmp_path: Path, shardtool: Run
+) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    node.old_shard(1, rows=[Row("test", "cpu", "v", AT + n, 10_001, n) for n in range(5)])
+    node.migrate(1, change=2)
+    more = {"retentionPolicy": "inf", "shardDuration": "7d", "replicationFactor": 1, "split": 1}
+    space = {"name": "hot", "database": "test", "regex": "/^cpu$/", **more}
+    node.raft_command("add_shard_space", {"ShardSpace": space})
+    with served(node) as (url, faults):
+        found = rescue(shardtool, node.path, url)
+        assert len(sent(faults)) == 3
+    assert (found["sent"], found["left"]) == (3, {"different": 2})
+
+
+# -- while the question stands --
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    """A node that lost three values."""
+    rows = [Row("test", "a~b", "v", AT + n, 10_001, n) for n in range(3)]
+    return lossy(tmp_path / "data", rows)
+
+
+def asked(node: Node, url: str) -> Terminal:
+    """Return a terminal in which rescue has shown its plan, and asks."""
+    words = ("--data", str(node.path), "rescue", "--api", url)
+    terminal = Terminal(*words, **PASSWORD)
+    terminal.wait_for("Type yes to go on")
+    return terminal
+
+
+def test_what_has_come_over_while_the_question_stood_is_not_sent_again(
+    node: Node, shardtool: Run
+) -> None:
+    with served(node) as (url, faults):
+        terminal = asked(node, url)
+        assert rescue(shardtool, node.path, url)["sent"] == 3
+        faults.seen.clear()
+        terminal.type("yes\n")
+        assert terminal.end() == 0
+        assert sent(faults) == []
+    assert "0 values sent; of 1 shard 0 values are not in the new storage" in terminal.shown
+    assert len(events(node.path, "rescue-started")) == 1
+
+
+def test_what_was_lost_while_the_question_stood_is_shown_before_it_is_sent(node: Node) -> None:
+    with served(node) as (url, faults):
+        terminal = asked(node, url)
+        node.write_old(1, [Row("test", "a~b", "v", AT + 9, 10_001, 9)])
+        terminal.type("yes\n")
+        assert terminal.end() == 1
+        assert sent(faults) == []
+    assert "other values are lost now than were shown" in terminal.shown.replace("\r\n", " ")
