@@ -32,7 +32,7 @@ from shardtool.proof.evidence import held, still_proven
 from shardtool.prune.execute import Outcome, execute
 from shardtool.prune.plan import Plan, make_plan
 from shardtool.prune.policy import BY_WISH, Policy, decide
-from shardtool.prune.trash import Leftover, leftovers, trash_of
+from shardtool.prune.trash import Leftover, gone_unrecorded, leftovers, trash_of
 from shardtool.words import plural, size
 
 DESCRIPTION = """\
@@ -128,7 +128,9 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 def _plan(args: argparse.Namespace, layout: Layout, out: Output) -> Plan:
     history = Journal(layout).read()
-    left = leftovers(trash_of(layout), history, still_proven(layout))
+    trash = trash_of(layout)
+    left = leftovers(trash, history, still_proven(layout))
+    left += gone_unrecorded(trash, history, layout.old_shards)
     inventory = take_inventory(layout, fingerprints=True)
     present = {shard.name for shard in inventory.old or ()}
     only = named_shards(args.shards, present | _gone(history, left), layout)
@@ -181,6 +183,8 @@ def _code(plan: Plan, outcome: Outcome | None = None) -> int:
     changed = [reasons for _, reasons in outcome.kept] if outcome else []
     unwished = any(reason.word != "enough-free" for reasons in changed for reason in reasons)
     attention = unwished or plan.falls_short or bool(plan.unknown)
+    # It is marked, and in its place all the same.
+    attention = attention or bool(outcome and outcome.put_back)
     attention = attention or any(kept.needs_attention for kept in plan.keep)
     return exits.ATTENTION if attention else exits.DONE
 

@@ -33,6 +33,7 @@ from shardtool.prune.policy import decide
 from shardtool.prune.trash import Leftover, open_trash, trash_name, trash_of
 
 _BATCH = 16
+_WHOLE_IN_TRASH = "the shard is whole in the trash, and the next prune goes on"
 _NO_DIRECTORY = -1  # as a descriptor: whatever is tried through it fails
 
 
@@ -182,6 +183,13 @@ def _lose(site: _Site, error: str, states: dict[str, str]) -> NoReturn:
 
 def _finish_leftovers(plan: Plan, site: _Site) -> None:
     for left in plan.finish:
+        if left.action == "remove" and not left.recorded:
+            # Before its first file goes: the run that renamed it was killed before it could sync
+            # that and write it down, and without it what a kill leaves now would be nobody's.
+            states = {left.shard: _WHOLE_IN_TRASH}
+            _sync_renames(site, states)
+            record = {"shard": left.shard, "trash": left.name, "event": "renamed"}
+            _write(site, [record], states)
         event = _put_back(left, site) if left.action == "put-back" else _finish(left, site)
         record = {"shard": left.shard, "trash": left.name, **event}
         _write(site, [record], {left.shard: "the next prune goes on"})
@@ -223,16 +231,21 @@ def _delete_batch(batch: tuple[Deletion, ...], plan: Plan, site: _Site) -> None:
         events.append({"shard": deletion.name, "trash": trash, **event})
         if event["event"] == "renamed":
             renamed.append(deletion)
-    where = "the shard is whole in the trash, and the next prune goes on"
-    states = {d.name: where for d in renamed} or in_place
-    try:
-        os.fsync(site.trash)
-        os.fsync(site.shards)
-    except OSError as error:
-        _lose(site, f"the rename can't be made durable: {reason_of(error)}", states)
+    states = {d.name: _WHOLE_IN_TRASH for d in renamed} or in_place
+    _sync_renames(site, states)
     _write(site, events, states)
     for deletion in renamed:
         _remove_shard(deletion, site)
+
+
+def _sync_renames(site: _Site, states: dict[str, str]) -> None:
+    """Make the renames durable, or end the run; see _write for `states`."""
+    try:
+        os.fsync(site.trash)
+        if site.shards != _NO_DIRECTORY:
+            os.fsync(site.shards)
+    except OSError as error:
+        _lose(site, f"the rename can't be made durable: {reason_of(error)}", states)
 
 
 def _try_to_take_out(

@@ -38,6 +38,7 @@ class Leftover:
             the run meant to delete; 'leave' for what the journal does not know.
         files: names in it.
         reclaimable_bytes: what the file system gives back when it goes.
+        recorded: the journal has it that its rename was completed.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Leftover:
     action: str = "leave"
     files: int = 0
     reclaimable_bytes: int = 0
+    recorded: bool = True
 
 
 def trash_of(layout: Layout) -> Path:
@@ -136,6 +138,41 @@ def leftovers(
         return ()
 
 
+def gone_unrecorded(trash: Path, history: History, old_shards: Path) -> tuple[Leftover, ...]:
+    """Return the shards that a run had removed when it was killed before it wrote that down.
+
+    They are nowhere any more. To finish them is to write it: history tells of each shard that
+    went, and a script may name one again.
+
+    Args:
+        trash: the directory that they were in.
+        history: the journal.
+        old_shards: shard_db; what an operator has moved back there is not gone.
+    """
+    waiting: dict[str, str] = {}
+    begun: set[str] = set()
+    for record in history.records:
+        event, name, shard = (record.get(key) for key in ("event", "trash", "shard"))
+        if not isinstance(name, str) or not isinstance(shard, str):
+            continue
+        name = name.partition(LIFTED)[0]
+        if event == "intent" and record.get("trash_in") == str(trash):
+            waiting[name] = shard
+        elif event == "renamed":
+            begun.add(name)
+        elif event in ("deleted", "finished", "put-back"):
+            waiting.pop(name, None)
+    try:
+        there = {name.partition(LIFTED)[0] for name in os.listdir(trash)}
+    except OSError:
+        return ()
+    return tuple(
+        Leftover(name, shard, "remove")
+        for name, shard in waiting.items()
+        if name in begun and name not in there and not os.path.lexists(old_shards / shard)
+    )
+
+
 def _number(value: object) -> int:
     """Return a number that a journal gives; of one that was tampered with, nothing."""
     return value if isinstance(value, int) else 0
@@ -169,4 +206,4 @@ def _leftover(
             action = "remove"
         elif not is_lifted and tree.files >= _number(intent.get("files")):
             action = "put-back"
-    return Leftover(name, shard, action, tree.files, tree.reclaimable_bytes)
+    return Leftover(name, shard, action, tree.files, tree.reclaimable_bytes, recorded=base in begun)

@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.conftest import COMMAND, REPOSITORY
+from tests.faults.injection_calls import CHANGING, WHOLE, Call, calls_in
+
+Done = subprocess.CompletedProcess[str]
+
+# Python's own audit event of each open: strace can't tell the few that create from the many that
+# read, whose number is another one in each run (the look through /proc).
+_DIES_AT_CREATION = """\
+import os, signal, sys
+
+at, pid, seen = int(os.environ.pop("DIE_AT_CREATION")), os.getpid(), 0
+
+
+def hook(event, args):
+    global seen
+    if event == "open" and args[2] & os.O_CREAT and os.getpid() == pid:
+        seen += 1
+        if seen == at:
+            os.kill(pid, signal.SIGKILL)
+
+
+sys.addaudithook(hook)
+"""
 
 
 def injected(
@@ -18,7 +41,8 @@ def injected(
     action: str,
     *,
     options: Sequence[str | Path] = (),
-) -> tuple[bool, subprocess.CompletedProcess[str]]:
+    env: Mapping[str, str] | None = None,
+) -> tuple[bool, Done]:
     """Run `shardtool *words` and have `action` befall its `number`-th `call`.
 
     Args:
@@ -29,18 +53,60 @@ def injected(
         action: 'signal=KILL' or 'error=ENOSPC', as strace has it.
         options: more for strace: '-f' for children too, '-P' and a path for calls that have to do
             with it.
+        env: more for the environment.
 
     Returns:
         Whether it came so far (a run that ends by itself has fewer such calls), and the run. It
         never ends in a traceback.
     """
+    inject = ("-e", f"trace={call}", "-e", f"inject={call}:{action}:when={number}")
+    done = _run(["strace", "-qq", "-o", trace, *options, *inject, *COMMAND, *words], env or {})
+    found = trace.read_text()
+    return ("killed by SIGKILL" if "signal" in action else "INJECTED") in found, done
+
+
+def recorded(
+    words: Sequence[str | Path], trace: Path, env: Mapping[str, str]
+) -> tuple[list[Call], Done]:
+    """Run `shardtool *words` to its end; return the calls by which it changed the disk, and it."""
+    trace.unlink(missing_ok=True)
+    strace: tuple[str | Path, ...] = ("strace", "-f", "--seccomp-bpf", "-qq", "-o", trace)
+    strace += ("-y", "-xx", "-s", str(WHOLE), "-e", f"trace={','.join(CHANGING)}")
+    done = _run([*strace, *COMMAND, *words], env)
+    return calls_in(trace), done
+
+
+def killed_at(words: Sequence[str | Path], trace: Path, call: Call, env: Mapping[str, str]) -> None:
+    """Run `shardtool *words` and kill it when it is about to make `call`, which it must come to.
+
+    Args:
+        words: of the command line.
+        trace: where strace writes; a directory for a hook is made beside it.
+        call: of a run that was recorded before.
+        env: more for the environment.
+    """
+    if call.creates:
+        hook = trace.with_name("hook")
+        hook.mkdir(exist_ok=True)
+        (hook / "sitecustomize.py").write_text(_DIES_AT_CREATION)
+        path = f"{hook}{os.pathsep}{REPOSITORY}"
+        more = {**env, "PYTHONPATH": path, "DIE_AT_CREATION": str(call.number)}
+        done = _run([*COMMAND, *words], more)
+        assert done.returncode == -signal.SIGKILL, f"did not come to {call}: {done.stderr}"
+        return
+    came, done = injected(words, trace, call.name, call.number, "signal=KILL", env=env)
+    assert came, f"did not come to {call}: {done.stderr}"
+
+
+def _run(words: Sequence[str | Path], env: Mapping[str, str]) -> Done:
     done = subprocess.run(
-        [
-            *("strace", "-qq", "-o", trace, *options),
-            *("-e", f"trace={call}", "-e", f"inject={call}:{action}:when={number}"),
-            *(*COMMAND, *words),
-        ],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
+        words,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **env,
+        },
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -48,5 +114,4 @@ def injected(
     )
     assert "Traceback" not in done.stderr, done.stderr
     assert "mistake in shardtool" not in done.stderr, done.stderr
-    found = trace.read_text()
-    return ("killed by SIGKILL" if "signal" in action else "INJECTED") in found, done
+    return done

@@ -14,7 +14,7 @@ from shardtool.datadir.layout import find_layout
 from shardtool.disk.durable import READ_DIRECTORY
 from shardtool.disk.tree import measure
 from shardtool.journal import History
-from shardtool.prune.trash import leftovers, open_trash, trash_name, trash_of
+from shardtool.prune.trash import gone_unrecorded, leftovers, open_trash, trash_name, trash_of
 
 RUN = "20261124T175153Z-4711"
 NAME = f"00007.{RUN}"
@@ -215,3 +215,46 @@ def test_ruins_are_finished_whatever_became_of_their_proof(trash: Path) -> None:
     (trash / NAME / "CURRENT").unlink()
     (left,) = leftovers(trash, History((meant, renamed())), lambda intent: False)
     assert left.action == "remove"
+
+
+def gone(trash: Path, shard_db: Path, *records: dict[str, Any]) -> list[str]:
+    """Return the shards that went and of which the journal does not say so."""
+    (trash / NAME).rename(trash.parent / "elsewhere")
+    return [left.shard for left in gone_unrecorded(trash, History(records), shard_db)]
+
+
+def test_a_shard_that_went_right_before_a_kill_is_yet_to_be_recorded(
+    trash: Path, tmp_path: Path
+) -> None:
+    begun = (intent(trash, trash_in=str(trash)), renamed())
+    assert gone(trash, tmp_path, *begun) == ["00007"]
+
+
+@pytest.mark.parametrize("event", ["deleted", "finished", "put-back"])
+def test_what_the_journal_has_the_end_of_is_not_recorded_twice(
+    event: str, trash: Path, tmp_path: Path
+) -> None:
+    ended = renamed(event=event)
+    assert gone(trash, tmp_path, intent(trash, trash_in=str(trash)), renamed(), ended) == []
+
+
+def test_a_shard_that_was_moved_back_by_hand_is_not_gone(trash: Path, tmp_path: Path) -> None:
+    (tmp_path / "00007").mkdir()
+    assert gone(trash, tmp_path, intent(trash, trash_in=str(trash)), renamed()) == []
+
+
+def test_a_shard_that_went_to_another_trash_is_not_gone(trash: Path, tmp_path: Path) -> None:
+    assert gone(trash, tmp_path, intent(trash, trash_in="/elsewhere"), renamed()) == []
+
+
+def test_what_still_has_a_part_in_the_trash_is_not_gone(trash: Path, tmp_path: Path) -> None:
+    meant = intent(trash, trash_in=str(trash))
+    (trash / f"{NAME}.below.0").mkdir()
+    assert gone(trash, tmp_path, meant, renamed()) == []
+
+
+def test_it_is_told_whether_the_journal_has_the_rename(trash: Path) -> None:
+    meant = intent(trash)
+    for records in ((meant,), (meant, renamed())):
+        (left,) = leftovers(trash, History(records), proven)
+        assert left.recorded == (len(records) == 2)

@@ -1,0 +1,150 @@
+"""At every call by which a command changes the disk: kill it, look at the laws, run it again.
+
+A kill at the n-th call is the state after the one before it, so that all states are met which a
+killed run can leave behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.faults.injection import killed_at, recorded
+from tests.faults.injection_calls import Call
+
+Words = tuple[str | Path, ...]
+
+
+def _no_session() -> AbstractContextManager[Words]:
+    return contextlib.nullcontext(())
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+@dataclass(frozen=True)
+class World:
+    """A command, what it works on, and what must hold whenever it ends.
+
+    Args:
+        root: the directory that holds all that the command may change; made anew for each run.
+        start: what is copied there.
+        words: of the command line.
+        laws: asserts what must hold at every moment, a kill or a power cut included.
+        rerun: runs the command once more as an operator would, and asserts that it says so.
+        outcome: what must be the same after that as after a run that nothing came upon.
+        code: with which a run ends.
+        prepare: done at `root` before each run, where a copy will not do: a copy has other
+            inodes and other times of change.
+        session: what must be there while the command runs and is run again, a server for
+            instance; it yields more words for the command.
+        env: more for the environment.
+    """
+
+    root: Path
+    start: Path
+    words: Words
+    laws: Callable[[], None]
+    rerun: Callable[[Words], None]
+    outcome: Callable[[], object]
+    code: int = 0
+    prepare: Callable[[], None] = _nothing
+    session: Callable[[], AbstractContextManager[Words]] = _no_session
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def fresh(self) -> None:
+        """Make `root` what it is before the command is run."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        shutil.copytree(self.start, self.root, symlinks=True)
+        self.prepare()
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.scratch.mkdir()
+
+    @property
+    def scratch(self) -> Path:
+        """Where the command makes its temporary files: those of other runs are none of its."""
+        return self.root.with_name(f"{self.root.name}-scratch")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the command finds in its environment besides our own."""
+        return {"TMPDIR": str(self.scratch), **self.env}
+
+    @property
+    def trace(self) -> Path:
+        """Where strace writes."""
+        return self.root.with_name(f"{self.root.name}-trace")
+
+    def record(self, more: Words = ()) -> list[Call]:
+        """Run the command as it is, on a fresh root; return the calls that have to do with it.
+
+        All of them must be one thread's, in one order: the n-th is the same in each run.
+        """
+        calls, done = recorded((*self.words, *more), self.trace, self.environment)
+        assert done.returncode == self.code, (done.returncode, done.stdout, done.stderr)
+        main = calls[0].process
+        ours = [call for call in calls if any(map(self._is_inside, call.paths))]
+        assert ours, "the command changed nothing: the test looks at the wrong place"
+        assert {call.process for call in ours} == {main}, "more than one thread changes the node"
+        return ours
+
+    def _is_inside(self, path: str) -> bool:
+        return path == str(self.root) or path.startswith(f"{self.root}{os.sep}")
+
+
+def kill_at_every_call(
+    world: World, choose: Callable[[Sequence[Call]], Sequence[Call]] = tuple
+) -> None:
+    """Kill the command at each of its calls in turn; after each the laws hold, and a rerun ends
+    as an uninterrupted run does.
+
+    Args:
+        world: the command.
+        choose: given all calls, returns those to be killed at.
+    """
+    world.fresh()
+    with world.session() as more:
+        points = world.record(more)
+    world.laws()
+    wanted = world.outcome()
+    chosen = choose(points)
+    assert chosen, "no call is left to be killed at"
+    for call in chosen:
+        world.fresh()
+        with world.session() as more, about(f"killed at {call}"):
+            words = (*world.words, *more)
+            killed_at(words, world.trace, call, world.environment)
+            world.laws()
+            world.rerun(more)
+            world.laws()
+            assert world.outcome() == wanted
+
+
+def renames_and_what_follows(calls: Sequence[Call]) -> list[Call]:
+    """Choose the renames and the call after each, the few points at which most is at stake; where
+    there are none, the first and the last calls."""
+    places = [at for at, call in enumerate(calls) if call.name.startswith("rename")]
+    if not places:
+        return [calls[0], *calls[-2:]]
+    return [calls[at] for at in sorted({*places, *(at + 1 for at in places)}) if at < len(calls)]
+
+
+def every(step: int, begin: int) -> Callable[[Sequence[Call]], Sequence[Call]]:
+    """Choose each `step`-th call from `begin` on: parts of a test for several processes."""
+    return lambda calls: calls[begin::step]
+
+
+@contextlib.contextmanager
+def about(what: str) -> Iterator[None]:
+    """Say in a failure of the block what was done."""
+    try:
+        yield
+    except AssertionError as error:
+        error.add_note(what)
+        raise

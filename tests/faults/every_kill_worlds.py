@@ -1,0 +1,524 @@
+"""The commands that change a disk, each with what it works on and the laws it must keep."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fixtures import Node
+from fixtures.server import serve
+from shardtool.datadir.layout import find_layout
+from shardtool.journal import Journal
+from tests.conftest import Run
+from tests.e2e.proof_world import document, in_trash, old_shards, prune, receipts, verify
+from tests.faults.every_kill import Words, World
+from tests.faults.injection import injected
+from tests.real.snapshot_world import state
+
+PASSWORD = {"SHARDTOOL_PASSWORD": "root"}
+_ACCEPT = ("accept", "1", "--because", "test data", "--missing", "2", "-q")
+_ENGINES_OWN = ("LOG", "LOCK")
+
+
+def contents(directory: Path) -> dict[str, str]:
+    """Return what is in each file below a directory, as a digest, by its path in it."""
+    return {
+        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in directory.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+def records(data: Path) -> list[dict[str, Any]]:
+    """Return the journal's records; only its last line may be torn, or one that was closed."""
+    journal = Journal(find_layout(str(data), None, {}))
+    history = journal.read()
+    if history.damaged:
+        lines = journal.path.read_bytes().split(b"\n")
+        for number in history.damaged:
+            is_last = number == len(lines) or lines[number:] == [b""]
+            assert is_last or lines[number - 1].endswith(b"(torn)"), "a line is lost"
+    return list(history.records)
+
+
+# -- prune --
+
+
+class Pruned:
+    """What holds of a node at every moment of a prune."""
+
+    def __init__(self, start: Path, data: Path, goes: set[str], *, proven: bool) -> None:
+        """Take the node as it is before: `goes` are the shards that may go, as `proven` or not."""
+        self.data, self.goes, self.proven = data, goes, proven
+        db = start / "db"
+        self.whole = {path.name: contents(path) for path in (db / "shard_db").iterdir()}
+        self.new = {path.name: contents(path) for path in (db / "shard_db_v2").iterdir()}
+        self.raft = contents(start / "raft")
+
+    def laws(self) -> None:
+        """Assert that each shard is whole in its place or in the trash, or went as it may."""
+        found = records(self.data)
+        intents = {one["trash"] for one in found if one["event"] == "intent"}
+        renamed = {one["trash"] for one in found if one["event"] == "renamed"}
+        deleted = {one["shard"] for one in found if one["event"] in ("deleted", "finished")}
+        place, trash = self.data / "db/shard_db", self.data / "db/.shardtool/trash"
+        in_place, bases = set(old_shards(self.data)), set()
+        for name in in_place:
+            assert contents(place / name) == self.whole[name], f"{name} is in ruins in its place"
+        for name in in_trash(self.data):
+            base = name.partition(".below.")[0]
+            bases.add(base)
+            assert base in intents, f"{name} is in the trash, and the journal does not know it"
+            if base not in renamed:
+                assert contents(trash / name) == self.whole[name[:5]], f"{name} is in ruins"
+        gone = set(self.whole) - in_place - {base[:5] for base in bases}
+        known = {name[:5] for name in renamed}
+        assert gone <= known, f"{gone - known} are gone, and the journal does not know it"
+        assert gone <= self.goes
+        assert not deleted & in_place
+        if self.proven:
+            ruined = {
+                base[:5] for base in bases if contents(trash / base) != self.whole[base[:5]]
+            } | gone
+            if ruined:
+                self._insist_on_the_new()
+
+    def _insist_on_the_new(self) -> None:
+        """Assert that what replaces the old shards is there, engines' diaries aside."""
+        for name, files in self.new.items():
+            there = contents(self.data / "db/shard_db_v2" / name)
+            for file, digest in files.items():
+                if file not in _ENGINES_OWN:
+                    assert there.get(file) == digest, f"{name}/{file} did not last"
+        assert contents(self.data / "raft") == self.raft, "raft did not last"
+
+    def outcome(self) -> object:
+        """Return what is left in the end, and what the journal says went."""
+        ended = ("deleted", "finished")
+        gone = {one["shard"] for one in records(self.data) if one["event"] in ended}
+        place = self.data / "db/shard_db"
+        return {s: contents(place / s) for s in old_shards(self.data)}, in_trash(self.data), gone
+
+
+def marked(tmp_path: Path, run: Run) -> World:
+    """Prune a node whose shards 2 and 3 are marked, and 1 is not, by their markers."""
+    node = Node(tmp_path / "start", version="0.8")
+    for number in (1, 2, 3):
+        node.old_shard(number, points=5)
+    node.migrate(3)
+    node.migrate(2)
+    data = tmp_path / "data"
+    holds = Pruned(node.path, data, {"00002", "00003"}, proven=False)
+    words = ("--data", data, "prune", "--trust", "marker", "--yes", "-q")
+
+    def rerun(more: Words) -> None:
+        done = run(*words)
+        assert done.returncode == 0, done.stderr
+        assert run("--data", data, "status", "-q").returncode == 0
+
+    return World(data, node.path, words, holds.laws, rerun, holds.outcome)
+
+
+def lossy_and_whole(tmp_path: Path) -> Path:
+    """Make a node whose shard 1 loses two values and whose shard 2 is proven; no receipt yet."""
+    node = Node(tmp_path / "start", version="0.8")
+    for number in (1, 2):
+        node.old_shard(number, points=5, databases={"test": ("cpu",)})
+    node.migrate(2)
+    node.migrate(1, lose=2)
+    return node.path
+
+
+def proven(tmp_path: Path, run: Run) -> World:
+    """Prune a node by proof: shard 2 goes, shard 1 lacks values in the new storage and stays."""
+    start, data = lossy_and_whole(tmp_path), tmp_path / "data"
+    holds = Pruned(start, data, {"00002"}, proven=True)
+    words = ("--data", data, "prune", "--yes", "-q")
+
+    def rerun(more: Words) -> None:
+        assert prune(run, data, "--yes")["failed"] == []
+
+    return World(data, start, words, holds.laws, rerun, holds.outcome, code=3)
+
+
+def _killed_before(world: World, call: str, number: int) -> Callable[[], None]:
+    """Return what runs the world's command until it is killed at a call, as an earlier run was."""
+
+    def prepare() -> None:
+        came, _ = injected(world.words, world.trace, call, number, "signal=KILL")
+        assert came
+
+    return prepare
+
+
+def left_in_trash(tmp_path: Path, run: Run) -> World:
+    """Go on with a prune that was killed when it removed: one shard in ruins, one whole."""
+    world = marked(tmp_path, run)
+    return replace(world, prepare=_killed_before(world, "unlinkat", 3))
+
+
+def left_whole(tmp_path: Path, run: Run) -> World:
+    """Go on with a prune that was killed between its two renames: the journal does not have the
+    first of them yet."""
+    world = marked(tmp_path, run)
+    return replace(world, prepare=_killed_before(world, "renameat", 2))
+
+
+def put_back(tmp_path: Path, run: Run) -> World:
+    """Put back what a prune that was killed had taken out, and what was written to since."""
+    world = marked(tmp_path, run)
+    data, kill = world.root, _killed_before(world, "renameat", 2)
+    written = b"points of a server that still had it open"
+
+    def prepare() -> None:
+        kill()
+        (name,) = in_trash(data)
+        (data / "db/.shardtool/trash" / name / "000009.log").write_bytes(written)
+
+    def laws() -> None:
+        records(data)
+        places = [data / "db/shard_db/00002", *(data / "db/.shardtool/trash").glob("00002.*")]
+        (there,) = [path for path in places if path.exists()]
+        assert (there / "000009.log").read_bytes() == written
+        assert "00001" in old_shards(data)
+
+    def rerun(more: Words) -> None:
+        done = run(*world.words)
+        assert done.returncode == 3, done.stderr
+
+    def outcome() -> object:
+        place = data / "db/shard_db"
+        return {s: contents(place / s) for s in old_shards(data)}, in_trash(data)
+
+    return replace(world, laws=laws, rerun=rerun, outcome=outcome, prepare=prepare, code=3)
+
+
+# -- verify, accept, rescue --
+
+
+def sound_receipts(data: Path) -> dict[str, Any]:
+    """Assert that each receipt under its name is whole; return them by shard."""
+    found = {}
+    for name in receipts(data):
+        if not name.startswith("."):
+            content = json.loads((data / "db/.shardtool/proofs" / name).read_text())
+            assert content["schema"] == "shardtool/receipt/1"
+            found[name[:5]] = content
+    return found
+
+
+class Untouched:
+    """What holds of a node that nothing is taken from: all but shardtool's own is as it was."""
+
+    def __init__(self, start: Path, data: Path) -> None:
+        """Take the node as it is before."""
+        self.data, self._whole = data, contents(start)
+
+    def laws(self) -> None:
+        """Assert that every file is as it was."""
+        now = contents(self.data)
+        assert {p: d for p, d in now.items() if not p.startswith("db/.shardtool/")} == self._whole
+        records(self.data)
+
+
+def verified(tmp_path: Path, run: Run) -> World:
+    """Verify a node that has no receipts yet."""
+    start, data = lossy_and_whole(tmp_path), tmp_path / "data"
+    untouched = Untouched(start, data)
+
+    def laws() -> None:
+        untouched.laws()
+        sound_receipts(data)
+        assert not (data / "db/.shardtool/journal").exists()
+
+    def outcome() -> object:
+        return {
+            name: (one["values"], one["missing"], one["digest"])
+            for name, one in sound_receipts(data).items()
+        }
+
+    def rerun(more: Words) -> None:
+        shards = verify(run, data)
+        assert {name: one["missing"] for name, one in shards.items()} == {"00001": 2, "00002": 0}
+        # Nor is anything left of a receipt that was begun.
+        assert [name for name in receipts(data) if name.startswith(".")] == []
+
+    return World(data, start, ("--data", data, "verify", "-q"), laws, rerun, outcome, code=3)
+
+
+def verified_again(tmp_path: Path, run: Run) -> World:
+    """Verify a node anew whose shards all have receipts: at no moment may one be lost."""
+    world = verified(tmp_path, run)
+    data = world.root
+
+    def laws() -> None:
+        world.laws()
+        assert set(sound_receipts(data)) == {"00001", "00002"}
+
+    def prepare() -> None:
+        verify(run, data)
+
+    def rerun(more: Words) -> None:
+        assert all(shard["from_receipt"] for shard in verify(run, data).values())
+        verify(run, data, "--again")
+        world.rerun(more)
+
+    return replace(
+        world,
+        words=(*world.words, "--again"),
+        laws=laws,
+        rerun=rerun,
+        prepare=prepare,
+    )
+
+
+def accepted(tmp_path: Path, run: Run) -> World:
+    """Accept that shard 1 loses two values."""
+    start, data = lossy_and_whole(tmp_path), tmp_path / "data"
+    untouched = Untouched(start, data)
+    words = ("--data", data, *_ACCEPT)
+
+    def found() -> list[dict[str, Any]]:
+        return [one for one in records(data) if one["event"] == "accepted"]
+
+    def laws() -> None:
+        untouched.laws()
+        sound_receipts(data)
+        assert len(found()) <= 1
+        assert all((one["shard"], one["missing"]) == ("00001", 2) for one in found())
+
+    def rerun(more: Words) -> None:
+        was = bool(found())
+        assert bool(prune(run, data, "--dry-run", "1")["delete"]) == was
+        assert run(*words).returncode == 0
+        assert len(found()) == 1
+        planned = prune(run, data, "--dry-run")["delete"]
+        assert {one["id"]: one["evidence"] for one in planned} == {
+            "00001": "accepted",
+            "00002": "proof",
+        }
+
+    return World(data, start, words, laws, rerun, lambda: len(found()))
+
+
+def rescued(tmp_path: Path, run: Run) -> World:
+    """Rescue the two values of shard 1, with a server on the node."""
+    start, data = lossy_and_whole(tmp_path), tmp_path / "data"
+    old = contents(start / "db/shard_db")
+
+    @contextmanager
+    def session() -> Iterator[Words]:
+        with serve(data) as url:
+            yield ("--api", url)
+
+    def laws() -> None:
+        assert contents(data / "db/shard_db") == old
+        sound_receipts(data)
+        events = [one["event"] for one in records(data) if one["event"].startswith("rescue")]
+        assert events.count("rescue-ended") <= events.count("rescue-started")
+
+    def rerun(more: Words) -> None:
+        done = document(run("--data", data, "rescue", "--yes", "--json", *more, env={**PASSWORD}))
+        assert done["missing"] == 0
+
+    def outcome() -> object:
+        shards = verify(run, data)
+        return {name: (one["verdict"], one["values"]) for name, one in shards.items()}
+
+    words = ("--data", data, "rescue", "--yes", "-q")
+    return World(data, start, words, laws, rerun, outcome, session=session, env=PASSWORD)
+
+
+# -- snapshots --
+
+
+def small_node(root: Path) -> Path:
+    """Make a node of some small files with modes and times of their own; return it."""
+    for directory in ("db/shard_db", "raft/snapshot", "wal"):
+        (root / directory).mkdir(parents=True)
+    files = {"raft/log": b"a raft log\n", "raft/name": b"0123", "raft/snapshot/1": b"s" * 100}
+    files |= {"wal/log.1": bytes(range(256)) * 20, "wal/empty": b""}
+    for name, content in files.items():
+        (root / name).write_bytes(content)
+    (root / "raft/log").chmod(0o600)
+    (root / "wal/current").symlink_to("log.1")
+    (root / "raft/snapshot").chmod(0o2750)
+    for number, name in enumerate([*files, "raft/snapshot", "raft", "wal"]):
+        os.utime(root / name, ns=(1, 1_400_000_000_123_456_789 + number))
+    return root
+
+
+def payload(snapshot: Path) -> dict[str, str]:
+    """Assert that a snapshot is complete, as its manifests have it; return its payload."""
+    for name in ("manifest-sha256.txt", "tagmanifest-sha256.txt"):
+        for line in (snapshot / name).read_text().splitlines():
+            digest, _, path = line.partition("  ")
+            assert hashlib.sha256((snapshot / path).read_bytes()).hexdigest() == digest, path
+    json.loads((snapshot / "shardtool.json").read_text())
+    found = contents(snapshot / "data")
+    manifest = (snapshot / "manifest-sha256.txt").read_text().splitlines()
+    assert len(manifest) == len(found)
+    return found
+
+
+def complete(store: Path) -> dict[str, dict[str, str]]:
+    """Assert that each snapshot with a name is complete; return their payloads."""
+    if not store.is_dir():
+        return {}
+    return {p.name: payload(p) for p in sorted(store.iterdir()) if not p.name.startswith(".")}
+
+
+def leftovers(*directories: Path) -> list[str]:
+    """Return the names of what a run that died has left in these directories."""
+    words = (".partial-", ".forgotten-", ".restoring-")
+    names = [n for place in directories if place.is_dir() for n in os.listdir(place)]
+    return [name for name in names if any(word in name for word in words)]
+
+
+def node_and_snapshots(tmp_path: Path, run: Run, count: int) -> tuple[Path, list[str]]:
+    """Make a node in `start/node` with some snapshots; return it and their names."""
+    node = small_node(tmp_path / "start/node")
+    for _ in range(count):
+        assert run("--data", node, "backup", "-q").returncode == 0
+    store = node / "snapshots"
+    return node, sorted(os.listdir(store)) if count else []
+
+
+def backed_up(tmp_path: Path, run: Run) -> World:
+    """Take a snapshot in a store of its own, which is not there yet."""
+    node, _ = node_and_snapshots(tmp_path, run, 0)
+    root = tmp_path / "root"
+    data, store = root / "node", root / "store"
+    before, wanted = state(node), contents(node)
+    words = ("--data", data, "backup", "--to", store, "-q")
+
+    def laws() -> None:
+        assert state(data) == before
+        for found in complete(store).values():
+            assert found == wanted
+
+    def rerun(more: Words) -> None:
+        done = run(*words)
+        assert done.returncode == 0, done.stderr
+
+    def outcome() -> object:
+        found = list(complete(store).values())
+        return leftovers(store), found[-1], state(data)
+
+    return World(root, tmp_path / "start", words, laws, rerun, outcome)
+
+
+def spoil(node: Path) -> None:
+    """Do to raft and wal what a snapshot is for."""
+    (node / "raft/log").write_bytes(b"cut")
+    (node / "wal/log.1").unlink()
+    (node / "wal/log.2").write_bytes(b"new")
+
+
+def restored(tmp_path: Path, run: Run) -> World:
+    """Put a snapshot in the place of a raft and a wal that are spoilt."""
+    node, (snapshot,) = node_and_snapshots(tmp_path, run, 1)
+    good = state(node)
+    spoil(node)
+    spoilt = {top: contents(node / top) for top in ("raft", "wal")}
+    root = tmp_path / "root"
+    data = root / "node"
+    kept = payload(node / "snapshots" / snapshot)
+    words = ("--data", data, "restore", "--yes", "-q")
+
+    def laws() -> None:
+        assert complete(data / "snapshots") == {snapshot: kept}
+        for top, files in spoilt.items():
+            places = [data / top, *data.glob(f"{top}.before-restore-*")]
+            assert files in [contents(p) for p in places if p.is_dir()], f"{top} of before is lost"
+        records(data)
+
+    def rerun(more: Words) -> None:
+        done = run(*words)
+        assert done.returncode == 0, done.stderr
+        assert not (data / "db/.shardtool/restore.json").exists()
+
+    def outcome() -> object:
+        return state(data), leftovers(data)
+
+    world = World(root, tmp_path / "start", words, laws, rerun, outcome)
+    assert good != state(node)
+    return world
+
+
+def restored_elsewhere(tmp_path: Path, run: Run) -> World:
+    """Restore a snapshot to a directory that is not there."""
+    node, (snapshot,) = node_and_snapshots(tmp_path, run, 1)
+    wanted, root = state(node), tmp_path / "root"
+    data, target = root / "node", root / "above/target"
+    kept = payload(node / "snapshots" / snapshot)
+    words = ("--data", data, "restore", "--to", target, "-q")
+
+    def laws() -> None:
+        assert complete(data / "snapshots") == {snapshot: kept}
+        assert state(data) == wanted
+        assert not target.exists() or state(target) == wanted
+
+    def rerun(more: Words) -> None:
+        was = target.exists()
+        done = run(*words)
+        # Where all of it is there, the same command refuses to write over it.
+        assert done.returncode == (1 if was else 0), done.stderr
+
+    def outcome() -> object:
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (target, target.parent)}
+        return state(target), modes, leftovers(target.parent)
+
+    return World(root, tmp_path / "start", words, laws, rerun, outcome)
+
+
+def forgotten(tmp_path: Path, run: Run) -> World:
+    """Forget all snapshots but the newest of three."""
+    node, names = node_and_snapshots(tmp_path, run, 3)
+    root = tmp_path / "root"
+    data = root / "node"
+    kept = {name: payload(node / "snapshots" / name) for name in names}
+    words = ("--data", data, "forget", "--keep-last", "1", "-q")
+
+    def laws() -> None:
+        found = complete(data / "snapshots")
+        assert names[-1] in found
+        assert found == {name: kept[name] for name in found}
+        said = [set(one["snapshots"]) for one in records(data) if one["event"] == "forget-intent"]
+        assert set(names) - set(found) <= set().union(*said), "the journal does not know of it"
+
+    def rerun(more: Words) -> None:
+        done = run(*words)
+        assert done.returncode == 0, done.stderr
+
+    def outcome() -> object:
+        return sorted(os.listdir(data / "snapshots")), state(data)
+
+    return World(root, tmp_path / "start", words, laws, rerun, outcome)
+
+
+WORLDS = {
+    made.__name__: made
+    for made in (
+        *(
+            marked,
+            proven,
+            left_in_trash,
+            left_whole,
+            put_back,
+            verified,
+            verified_again,
+            accepted,
+            rescued,
+        ),
+        *(backed_up, restored, restored_elsewhere, forgotten),
+    )
+}
+"""All of them by name: made from a directory and a way to run shardtool."""

@@ -1,0 +1,31 @@
+"""Kill each command that changes a disk at each call that does, and run it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Run
+from tests.faults.every_kill import every, kill_at_every_call, renames_and_what_follows
+from tests.faults.every_kill_worlds import WORLDS
+
+pytestmark = [pytest.mark.usefixtures("strace"), pytest.mark.timeout(600)]
+
+_PARTS = 4  # of the calls of a command: as many tests, which several processes share
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(_PARTS))
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_kill_at_any_call_breaks_no_law_and_a_rerun_finishes(
+    name: str, part: int, shardtool: Run, tmp_path: Path
+) -> None:
+    kill_at_every_call(WORLDS[name](tmp_path, shardtool), every(_PARTS, part))
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_kill_around_any_rename_breaks_no_law_and_a_rerun_finishes(
+    name: str, shardtool: Run, tmp_path: Path
+) -> None:
+    kill_at_every_call(WORLDS[name](tmp_path, shardtool), renames_and_what_follows)
