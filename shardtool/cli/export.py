@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from shardtool.cli import exits
+from shardtool.cli.api import add_api
+from shardtool.cli.exported import document_of, show
+from shardtool.cli.lost import opened_seeker
 from shardtool.cli.options import named_shards
-from shardtool.cli.output import Output, safe, short
+from shardtool.cli.output import Output
 from shardtool.cli.progress import Progress
+from shardtool.cli.proving import API
 from shardtool.datadir.inventory import Inventory, take_inventory
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.errors import InterruptedByUserError, UsageError
 from shardtool.export.columns import NOTHING_KNOWN, Selection
 from shardtool.export.jobs import Jobs
-from shardtool.export.left import WHY
 from shardtool.export.line import Style
-from shardtool.export.run import Report, export, left_of
+from shardtool.export.run import Report, export
 from shardtool.export.target import STDOUT, is_stream
-from shardtool.export.work import Form, Job, Wanted
+from shardtool.export.work import Form, Job, Outcome, Wanted
 from shardtool.influxdb.catalogue import Catalogue, CatalogueError, read_catalogue
 from shardtool.influxdb.regex import compiled
-from shardtool.words import plural, size
+from shardtool.proof.prove import Finding
 
 DESCRIPTION = """\
 Writes the values of old shards (and of new ones, with --new) into a file that
@@ -38,7 +42,15 @@ name only once it is complete.
 What the format can't hold is never changed and never dropped in silence: it
 goes to FILE.left, a JSON line a value, with the reason, and the exit code is 3.
 A shard that can't be read ends there; what was read of it and all others are in
-the file, and the exit code is 3."""
+the file, and the exit code is 3.
+
+With --lost it writes only what is in old shards and nowhere else: each value is
+looked for in the new storage first, as verify does, and those are written that
+are missing there or different (as the old shard has them), for whatever cause.
+This is the way out for what rescue can't send; of a shard that is still to be
+migrated it is all that is in it. Of a shard that can't be compared nothing is
+written, and the exit code is 3. Where nothing is lost, the file has no values,
+and the exit code is 0."""
 
 EPILOG = """\
 formats, by the name of FILE (before .gz or .zst), or by --format:
@@ -54,7 +66,8 @@ formats, by the name of FILE (before .gz or .zst), or by --format:
                              UTC), sequence_number and value_float, value_int,
                              value_bool or value_string (the others are null).
                              Needs pip install 'shardtool[parquet]'.
-A file of line or json holds one database: choose it with --database.
+A file of line or json holds one database: choose it with --database. NaN and
+the infinities are in parquet alone.
 
 --sequence, in line protocol, where a series may have points of one time:
   auto   a tag sequence_number on points that share their time, on no others:
@@ -62,9 +75,12 @@ A file of line or json holds one database: choose it with --database.
   tag    a tag on each point, which makes each a series of its own
   field  a field beside the others; later points of a time go to FILE.left
   none   not at all; later points of a time go to FILE.left
+Lost values that go into one database with an export of --new need tag in both:
+only what is in one file can be seen to share its time.
 
 examples:
   shardtool export --database test --to test.lp.gz
+  shardtool export --lost --to lost.parquet
   shardtool export 7 12 --series '^cpu' --from 2014-01-01 --to cpu.parquet
   shardtool export --database test --to - | curl --data-binary @- \\
       'http://localhost:8086/write?db=test'
@@ -81,7 +97,6 @@ _FORMATS: dict[str, Form] = {
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = 1_000_000
 _NUMBER = re.compile(r"-?\d{1,19}", re.ASCII)
-_MOST_TOLD = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,6 +113,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="SHARD",
         help="number of a new shard; 'all' for each that raft knows; may be repeated",
+    )
+    parser.add_argument(
+        "--lost",
+        action="store_true",
+        help="only values of old shards that are not in the new storage; see above",
     )
     parser.add_argument("--to", metavar="FILE", required=True, help="the file; - for stdout")
     parser.add_argument("--force", action="store_true", help="replace FILE if it is there")
@@ -135,33 +155,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="line protocol: write strings with line feeds too; POST /write takes them, "
         "influx -import would double them",
     )
+    add_api(parser, about=f"with --lost: {API}")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Write the file, and show what is in it and what is not."""
     if args.to == STDOUT and out.as_json:
         raise UsageError("--to - and --json both want stdout; give one of them")
+    if args.lost and args.new:
+        raise UsageError("--lost is what new shards lack, and --new wants those; give one of them")
+    if args.api is not None and not args.lost:
+        raise UsageError("--api is asked only for what --lost looks for; say --lost too")
     layout = find_layout(args.data, args.influx_config, dict(os.environ))
     form = _form(args)
     _check_place(args.to, layout)
     inventory = take_inventory(layout)
-    catalogue = _catalogue(layout, args, out)
-    jobs = _jobs(args, layout, inventory, catalogue)
+    selection = _selection(args)
     style = Style(args.sequence, args.floats, args.line_feeds)
-    wanted = Wanted(_selection(args), form, style, catalogue)
+    findings: Mapping[str, Finding] | None = None
+    with contextlib.ExitStack() as stack:
+        if args.lost:
+            seeker = stack.enter_context(opened_seeker(args, layout, inventory, out))
+            catalogue, findings = seeker.setting.catalogue, seeker.findings
+            jobs = _jobs(args, layout, inventory, catalogue)
+            wanted = Wanted(selection, form, style, catalogue, seeker.values.chosen)
+            first = partial(seeker.prove, jobs.readable)
+        else:
+            catalogue = _catalogue(layout, args, out)
+            jobs = _jobs(args, layout, inventory, catalogue)
+            wanted = Wanted(selection, form, style, catalogue)
+            first = None
+        report = _exported(args, jobs, wanted, first, out)
+    if out.as_json:
+        out.document("export", document_of(report, findings))
+    else:
+        show(report, args, out)
+    return exits.DONE if report.is_whole else exits.ATTENTION
+
+
+def _exported(
+    args: argparse.Namespace,
+    jobs: Jobs,
+    wanted: Wanted,
+    first: Callable[[], Mapping[Path, Outcome]] | None,
+    out: Output,
+) -> Report:
+    """Write the file, with a progress bar."""
     with _Screen(jobs.readable, out) as screen:
         try:
             report = export(
-                jobs.readable, wanted, args.to, force=args.force, progress=screen.progress
+                jobs.readable,
+                wanted,
+                args.to,
+                force=args.force,
+                progress=screen.progress,
+                first=first,
             )
         except KeyboardInterrupt:  # InterruptedByUserError is one
             raise InterruptedByUserError(_interrupted(args.to)) from None
     report.outcomes += jobs.others
-    if out.as_json:
-        out.document("export", _document(report))
-    else:
-        _show(report, args.to, out)
-    return exits.DONE if report.is_whole else exits.ATTENTION
+    return report
 
 
 def microseconds_of(text: str) -> int:
@@ -279,76 +332,3 @@ def _interrupted(name: str) -> str:
     if is_stream(name):
         return "interrupted; what was written is not all of it"
     return f"interrupted; nothing incomplete was left of {name}"
-
-
-def _show(report: Report, name: str, out: Output) -> None:
-    """Tell people, on stderr where stdout has the values."""
-    tell = out.warn if name == STDOUT else _printer(out)
-    if not out.quiet:
-        for outcome in report.outcomes:
-            if outcome.word:
-                tell(f"{short(outcome.job.name)}: {outcome.word}: {safe(outcome.detail)}")
-        for why, count in report.left.most_common():
-            tell(f"{plural(count, 'value')} left out: {WHY[why]}")
-        _show_mixed(report, tell)
-    tell(_summary(report, name))
-
-
-def _printer(out: Output) -> Callable[[str], None]:
-    return lambda text: out.line(safe(text))
-
-
-def _show_mixed(report: Report, tell: Callable[[str], None]) -> None:
-    mixed = report.mixed
-    for column in mixed[:_MOST_TOLD]:
-        tell(f"{column.series_text} {column.column}: values of several types, {_ONE_TYPE}")
-    if len(mixed) > _MOST_TOLD:
-        tell(f"... and {len(mixed) - _MOST_TOLD:,} columns more of several types")
-
-
-_ONE_TYPE = "and a database of today takes one type for a field; --floats writes integers as floats"
-
-
-def _summary(report: Report, name: str) -> str:
-    file = report.files[0]
-    what = f"{plural(report.values, 'value')} of {plural(report.points, 'point')}"
-    shards = plural(len(report.outcomes), "shard")
-    parts = [f"{name}: {what}, from {shards}, {size(file.bytes)}"]
-    left = sum(report.left.values())
-    if left:
-        where = "" if is_stream(name) else f" (see {left_of(name)})"
-        parts.append(f"{plural(left, 'value')} left out{where}")
-    broken = sum(bool(outcome.word) for outcome in report.outcomes)
-    if broken:
-        parts.append(f"{plural(broken, 'shard')} not read to the end")
-    return "; ".join(parts)
-
-
-def _document(report: Report) -> dict[str, Any]:
-    return {
-        "database": report.database or None,
-        "values": report.values,
-        "points": report.points,
-        "shards": [
-            {
-                "id": outcome.job.name,
-                "side": "new" if outcome.job.is_new else "old",
-                "values": outcome.values,
-                "points": outcome.points,
-                "left": [
-                    {"why": why, "values": count} for why, count in sorted(outcome.left.items())
-                ],
-                "reasons": [outcome.word] if outcome.word else [],
-                "details": [outcome.detail] if outcome.word else [],
-            }
-            for outcome in report.outcomes
-        ],
-        "files": [
-            {"path": file.path, "bytes": file.bytes, "sha256": file.sha256} for file in report.files
-        ],
-        "left": [{"why": why, "values": count} for why, count in sorted(report.left.items())],
-        "mixed": [
-            {"database": name.database, "series": name.series, "column": name.column}
-            for name in report.mixed
-        ],
-    }

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -95,6 +95,7 @@ def export(
     *,
     force: bool,
     progress: Progress,
+    first: Callable[[], Mapping[Path, Outcome]] | None = None,
 ) -> Report:
     """Write the values of shards into a file.
 
@@ -104,6 +105,8 @@ def export(
         name: the file; target.STDOUT for the standard output.
         force: replace files that are there.
         progress: told how it goes.
+        first: called when it is sure that the file can be written, for what takes long before a
+            shard is read; returns how those ended that are not to be read at all, by path.
 
     Raises:
         UsageError: the file is there already; values of several databases are wanted in a format
@@ -116,12 +119,14 @@ def export(
     report = Report()
     with contextlib.ExitStack() as stack:
         files = stack.enter_context(_Files(name, wanted.form, force=force))
+        ended = first() if first is not None else {}
         if wanted.form != "parquet":
-            report.database = _one_database(jobs, wanted)
+            to_read = [job for job in jobs if job.path not in ended]
+            report.database = _one_database(to_read, wanted)
         if wanted.form == "line":
             files.begin(header(report.database))
         for job in jobs:
-            outcome = _exported(job, wanted, files, progress)
+            outcome = ended.get(job.path) or _exported(job, wanted, files, progress)
             report.outcomes.append(outcome)
             progress(job, outcome.values, 1.0)
         report.files = files.complete()

@@ -12,10 +12,10 @@ are more of one time than a window holds, it says so.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TypeAlias, TypeVar
+from typing import Protocol, TypeVar
 
 from shardtool.export.columns import Column, Selection
 from shardtool.influxdb.engines import EngineError, Pair, Reader, Stream
@@ -36,9 +36,24 @@ _FIRST_STEP, _MOST_STEP = 4, 128
 _TIME_BYTES = 8
 
 Item = TypeVar("Item")
-Keep: TypeAlias = Callable[[Column, Sequence[Pair]], Sequence[Pair]]
-"""Returns those of a column's pairs (in the order of their keys) that are wanted at all: the hook
-for what knows more than names and times, such as which values the new storage lacks."""
+
+
+class Choice(Protocol):
+    """Chooses among a shard's values by more than names and times, such as those that the new
+    storage lacks."""
+
+    def has(self, column: Column) -> bool:
+        """Say whether any value of a column may be wanted."""
+
+    def of(self, column: Column, pairs: Sequence[Pair]) -> Sequence[Pair]:
+        """Return those of a column's pairs that are wanted.
+
+        It is asked of all pairs of a column that lie within the times, some at a time, in the
+        order of their keys.
+
+        Raises:
+            EngineError: they can't be those that the choice was made for.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +159,7 @@ def windows(
     columns: Sequence[Column],
     selection: Selection,
     after: Place | None = None,
-    keep: Keep | None = None,
+    choice: Choice | None = None,
 ) -> Iterator[Window]:
     """Yield the points of `columns`, series by series, each in the order of time and sequence.
 
@@ -153,11 +168,13 @@ def windows(
         columns: as columns.columns_of returns them.
         selection: its times bound what is read.
         after: begin behind this place.
-        keep: chooses among the values.
+        choice: chooses among the values; None takes all.
 
     Raises:
         EngineError: the shard can't be read.
     """
+    if choice is not None:
+        columns = [column for column in columns if choice.has(column)]
     for (database, series), group in groupby(columns, _series_of):
         low = selection.low
         if after is not None:
@@ -165,7 +182,7 @@ def windows(
                 continue
             if (database, series) == (after.database, after.series):
                 low = after.end + b"\0"
-        yield from _Merge(reader, list(group), low, selection.high, keep).windows()
+        yield from _Merge(reader, list(group), low, selection.high, choice).windows()
 
 
 def _series_of(column: Column) -> tuple[str, str]:
@@ -183,12 +200,12 @@ class _Merge:
         columns: Sequence[Column],
         low: bytes,
         high: bytes,
-        keep: Keep | None,
+        choice: Choice | None,
     ) -> None:
         count = len(columns)
         pairs = max(_PAIRS // count, min(_LEAST_SHARE, _MOST_PAIRS // count), 1)
         share = _Share(pairs, max(_BYTES // count, 1), stays_open=count <= _OPEN)
-        self._ahead = [_Ahead(reader, column, low, high, share, keep) for column in columns]
+        self._ahead = [_Ahead(reader, column, low, high, share, choice) for column in columns]
 
     def windows(self) -> Iterator[Window]:
         before = b""
@@ -236,7 +253,7 @@ class _Ahead:
         low: bytes,
         high: bytes,
         share: _Share,
-        keep: Keep | None,
+        choice: Choice | None,
     ) -> None:
         self.column = column
         self.keys: list[bytes] = []
@@ -246,7 +263,7 @@ class _Ahead:
         self._next = column.id + low
         self._high = column.id + high
         self._share = share
-        self._keep = keep
+        self._choice = choice
         self._stream: Stream | None = None
         self._largest = 0  # bytes of a value, of those that were read last
 
@@ -290,7 +307,7 @@ class _Ahead:
         self._next = mine[-1][0] + b"\0"
         self._check(mine)
         self._largest = max(len(value) for _, value in mine)
-        if self._keep is not None and not (mine := self._keep(self.column, mine)):
+        if self._choice is not None and not (mine := self._choice.of(self.column, mine)):
             return 0
         keys, values = zip(*mine, strict=True)
         self.keys += keys

@@ -22,7 +22,7 @@ from shardtool.export.left import Left
 from shardtool.export.line import Line, Style
 from shardtool.export.parquet import Parquet
 from shardtool.export.values import kinds_of
-from shardtool.export.windows import Keep, Place, Window, place_of, windows
+from shardtool.export.windows import Choice, Place, Window, place_of, windows
 from shardtool.influxdb.catalogue import Catalogue
 from shardtool.influxdb.engines import EngineBusyError, EngineError, Reader, open_shard
 from shardtool.proof.children import Tell
@@ -66,16 +66,15 @@ class Wanted:
         form: the format.
         style: of line protocol.
         catalogue: what raft knows.
-        keeping: opens what chooses among a shard's values, in the child that reads it, with a
-            directory for links; None keeps all. What only exports values that the new storage
-            lacks goes here.
+        choosing: opens what chooses among a shard's values, in the child that reads it; None
+            takes all.
     """
 
     selection: Selection
     form: Form
     style: Style
     catalogue: Catalogue
-    keeping: Callable[[Job, Path], AbstractContextManager[Keep]] | None = None
+    choosing: Callable[[Job], AbstractContextManager[Choice]] | None = None
 
 
 @dataclass
@@ -122,6 +121,10 @@ class Chunk:
     part: float
 
 
+class ChangedError(EngineError):
+    """A shard is not what it was when it was chosen what to read of it."""
+
+
 class Writer(Protocol):
     """A form that values are written in."""
 
@@ -132,8 +135,12 @@ class Writer(Protocol):
 def databases_in(job: Job, wanted: Wanted, scratch: Path) -> frozenset[str]:
     """Return the databases that a shard has wanted columns of; none where it can't be read."""
     try:
-        with _opened(job, scratch) as reader:
+        with ExitStack() as stack:
+            choice = _choice(job, wanted, stack)
+            reader = stack.enter_context(_opened(job, scratch))
             columns = columns_of(reader, _namer(job, reader, wanted), wanted.selection)
+            if choice is not None:
+                columns = [column for column in columns if choice.has(column)]
     except EngineError:
         return frozenset()
     return frozenset(column.name.database for column in columns if column.is_named)
@@ -157,15 +164,15 @@ def export_shard(job: Job, wanted: Wanted, scratch: Path, tell: Tell) -> Outcome
         try:
             before = state_of(job.path)
             with ExitStack() as stack:
-                keep = None
-                if wanted.keeping is not None:
-                    keep = stack.enter_context(wanted.keeping(job, scratch))
-                work.read(stack.enter_context(_opened(job, scratch)), keep)
+                choice = _choice(job, wanted, stack)
+                work.read(stack.enter_context(_opened(job, scratch)), choice)
             if job.is_new or state_of(job.path) == before:
                 return work.ended()
             return work.ended("changing", f"{job.path}: another process wrote to it meanwhile")
         except EngineBusyError as error:
             return work.ended("in-use", str(error))
+        except ChangedError as error:
+            return work.ended("changing", str(error))
         except EngineError as error:
             if not _has_changed(job, before):
                 return work.ended("engine-unreadable", str(error))
@@ -187,7 +194,7 @@ class _Work:
         self._size = 0
         self._part = 0.0
 
-    def read(self, reader: Reader, keep: Keep | None) -> None:
+    def read(self, reader: Reader, choice: Choice | None) -> None:
         """Read on from where the last attempt ended.
 
         Raises:
@@ -197,7 +204,7 @@ class _Work:
         wanted = self._wanted
         columns = columns_of(reader, _namer(outcome.job, reader, wanted), wanted.selection)
         begun = _Begun(columns)
-        for window in windows(reader, columns, wanted.selection, self._place, keep):
+        for window in windows(reader, columns, wanted.selection, self._place, choice):
             out, points, values = self._writer.written(window)
             self._place = place_of(window)
             outcome.points += points
@@ -253,6 +260,10 @@ def _writer(wanted: Wanted, left: Left) -> Writer:
     if wanted.form == "line":
         return Line(left, wanted.style)
     return Json08(left) if wanted.form == "json" else Parquet(left)
+
+
+def _choice(job: Job, wanted: Wanted, stack: ExitStack) -> Choice | None:
+    return None if wanted.choosing is None else stack.enter_context(wanted.choosing(job))
 
 
 def _opened(job: Job, scratch: Path) -> AbstractContextManager[Reader]:

@@ -16,7 +16,7 @@ from shardtool.export import work
 from shardtool.export.columns import NOTHING_KNOWN, Column, Selection, old_namer
 from shardtool.export.line import Style
 from shardtool.export.run import Report, export
-from shardtool.export.windows import Keep, windows
+from shardtool.export.windows import Choice, windows
 from shardtool.export.work import Job, Wanted
 from shardtool.influxdb.engines import EngineError, Pair, Reader, Stream
 
@@ -124,15 +124,24 @@ def test_where_files_vanish_it_goes_on_where_it_was(
 
 
 def test_a_choice_among_values_is_made_in_the_child_that_reads(node: Node, tmp_path: Path) -> None:
+    parent = os.getpid()
+
+    class OnlyA:
+        def has(self, column: Column) -> bool:
+            return column.name.series == "a"
+
+        def of(self, column: Column, pairs: Sequence[Pair]) -> Sequence[Pair]:
+            assert (column.name.series, os.getppid()) == ("a", parent)
+            return [pair for pair in pairs if chosen == "00002"]
+
+    chosen = ""
+
     @contextlib.contextmanager
-    def keeping(job: Job, scratch: Path) -> Iterator[Keep]:
-        assert scratch.is_dir()
+    def choosing(job: Job) -> Iterator[Choice]:
+        nonlocal chosen
+        chosen = job.name
+        yield OnlyA()
 
-        def keep(column: Column, pairs: Sequence[Pair]) -> Sequence[Pair]:
-            return [pair for pair in pairs if column.name.series == "a" and job.name == "00002"]
-
-        yield keep
-
-    wanted = Wanted(Selection(), "line", Style(), NOTHING_KNOWN, keeping)
+    wanted = Wanted(Selection(), "line", Style(), NOTHING_KNOWN, choosing)
     report = exported(jobs_of(node), tmp_path / "x.lp", wanted)
     assert [outcome.values for outcome in report.outcomes] == [0, 3000, 0]

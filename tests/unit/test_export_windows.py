@@ -157,15 +157,20 @@ def test_only_wanted_times_are_read(cells: set[Cell], low: int, high: int) -> No
 
 def test_a_choice_among_values_is_asked_for_each_once() -> None:
     cells = [(column, time, 1) for column in (1, 2) for time in range(50)]
-    reader = Memory([(key_of(cell), b"") for cell in cells])
+    other = (3, 7, 1)  # of a column that nothing is wanted of
+    reader = Memory([(key_of(cell), b"") for cell in [*cells, other]])
     asked: list[bytes] = []
 
-    def keep(column: Column, pairs: Sequence[Pair]) -> Sequence[Pair]:
-        asked.extend(key for key, _ in pairs)
-        assert all(key.startswith(column.id) for key, _ in pairs)
-        return [pair for pair in pairs if pair[0][-9] % 2]
+    class Odd:
+        def has(self, column: Column) -> bool:
+            return column.id != columns(3)[2].id
 
-    found = list(windows(reader, columns(2), Selection(), keep=keep))
+        def of(self, column: Column, pairs: Sequence[Pair]) -> Sequence[Pair]:
+            asked.extend(key for key, _ in pairs)
+            assert all(key.startswith(column.id) for key, _ in pairs)
+            return [pair for pair in pairs if pair[0][-9] % 2]
+
+    found = list(windows(reader, columns(3), Selection(), choice=Odd()))
     assert sorted(asked) == sorted(map(key_of, cells))
     assert sum(window.values for window in found) == 50
 

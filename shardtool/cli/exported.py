@@ -1,0 +1,102 @@
+"""What `shardtool export` tells of the file that it wrote: to people and as JSON."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from shardtool.cli.output import Output, safe, short
+from shardtool.export.left import WHY
+from shardtool.export.run import Report, left_of
+from shardtool.export.target import STDOUT, is_stream
+from shardtool.proof.prove import Finding
+from shardtool.words import plural, size
+
+_MOST_TOLD = 8
+
+
+def show(report: Report, args: argparse.Namespace, out: Output) -> None:
+    """Tell people, on stderr where stdout has the values."""
+    tell = out.warn if args.to == STDOUT else _printer(out)
+    if not out.quiet:
+        for outcome in report.outcomes:
+            if outcome.word:
+                tell(f"{short(outcome.job.name)}: {outcome.word}: {safe(outcome.detail)}")
+        for why, count in report.left.most_common():
+            tell(f"{plural(count, 'value')} left out: {WHY[why]}")
+        _show_mixed(report, tell)
+    tell(_summary(report, args.to, "lost value" if args.lost else "value"))
+
+
+def _printer(out: Output) -> Callable[[str], None]:
+    return lambda text: out.line(safe(text))
+
+
+def _show_mixed(report: Report, tell: Callable[[str], None]) -> None:
+    mixed = report.mixed
+    for column in mixed[:_MOST_TOLD]:
+        tell(f"{column.series_text} {column.column}: values of several types, {_ONE_TYPE}")
+    if len(mixed) > _MOST_TOLD:
+        tell(f"... and {len(mixed) - _MOST_TOLD:,} columns more of several types")
+
+
+_ONE_TYPE = "and a database of today takes one type for a field; --floats writes integers as floats"
+
+
+def _summary(report: Report, name: str, noun: str) -> str:
+    file = report.files[0]
+    what = f"{plural(report.values, noun)} of {plural(report.points, 'point')}"
+    shards = plural(len(report.outcomes), "shard")
+    parts = [f"{name}: {what}, from {shards}, {size(file.bytes)}"]
+    left = sum(report.left.values())
+    if left:
+        where = "" if is_stream(name) else f" (see {left_of(name)})"
+        parts.append(f"{plural(left, 'value')} left out{where}")
+    broken = sum(bool(outcome.word) for outcome in report.outcomes)
+    if broken:
+        parts.append(f"{plural(broken, 'shard')} not read to the end")
+    return "; ".join(parts)
+
+
+def _lost(finding: Finding | None) -> dict[str, Any] | None:
+    """Return what the new storage lacks of a shard; None where that is not known."""
+    if finding is None:
+        return None
+    return {
+        "missing": finding.missing,
+        "different": finding.different,
+        "on_other_servers": finding.elsewhere,
+    }
+
+
+def document_of(report: Report, findings: Mapping[str, Finding] | None) -> dict[str, Any]:
+    """Return the document; `findings` are of --lost, by shard."""
+    return {
+        "database": report.database or None,
+        "values": report.values,
+        "points": report.points,
+        "shards": [
+            {
+                "id": outcome.job.name,
+                "side": "new" if outcome.job.is_new else "old",
+                "values": outcome.values,
+                "points": outcome.points,
+                **({} if findings is None else {"lost": _lost(findings.get(outcome.job.name))}),
+                "left": [
+                    {"why": why, "values": count} for why, count in sorted(outcome.left.items())
+                ],
+                "reasons": [outcome.word] if outcome.word else [],
+                "details": [outcome.detail] if outcome.word else [],
+            }
+            for outcome in report.outcomes
+        ],
+        "files": [
+            {"path": file.path, "bytes": file.bytes, "sha256": file.sha256} for file in report.files
+        ],
+        "left": [{"why": why, "values": count} for why, count in sorted(report.left.items())],
+        "mixed": [
+            {"database": name.database, "series": name.series, "column": name.column}
+            for name in report.mixed
+        ],
+    }
