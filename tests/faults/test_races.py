@@ -1,0 +1,199 @@
+"""The server's user swaps links under a shardtool of root's: nothing outside is ever touched.
+
+The racing process owns the data directory and nothing else. Root's shardtool runs over it again
+and again while names in it change places thousands of times.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fixtures import Node
+from tests.conftest import Listing, Run
+from tests.faults.races_world import NOBODY, Outside, compiled, give_away, racing
+from tests.needs import needs_root
+from tests.real.snapshot_world import damage
+
+pytestmark = [needs_root, pytest.mark.slow, pytest.mark.timeout(600)]
+
+ROUNDS = 40
+SECRET = b"nobody but root may read this\n"
+PRUNE = ("prune", "--trust", "marker", "--yes", "-q")
+
+
+@pytest.fixture
+def outside(public_path: Path, listing: Callable[[Path], Listing]) -> Iterator[Outside]:
+    """What looks like a marked shard, and like raft and wal, of root's."""
+    node = Node(public_path / "elsewhere", version="0.8")
+    node.old_shard(2, points=4)
+    node.mark(2)
+    place = node.shard_db / "00002"
+    (place / "snapshot").mkdir()
+    for name in ("log", "secret", "snapshot/secret", "log.1"):
+        (place / name).write_bytes(SECRET)
+        (place / name).chmod(0o640)
+    os.utime(place, ns=(1, 1_400_000_000_123_456_789))
+    place.chmod(0o750)
+    found = Outside(place, listing)
+    found.remember()
+    yield found
+    assert found.is_untouched()
+
+
+@pytest.fixture
+def racer(public_path: Path) -> Path:
+    return compiled(public_path)
+
+
+@pytest.fixture
+def original(public_path: Path) -> Path:
+    """A node with three marked shards, of which nothing is anybody's but nobody's."""
+    node = Node(public_path / "original", version="0.8")
+    for number in (1, 2, 3):
+        node.old_shard(number, points=4)
+        node.mark(number)
+    return node.path
+
+
+def renewed(original: Path, data: Path) -> Path:
+    """Copy the node for the next round, and give it to nobody."""
+    shutil.rmtree(data, ignore_errors=True)
+    shutil.copytree(original, data, symlinks=True)
+    give_away(data)
+    return data
+
+
+def link_of_nobody(path: Path, target: Path) -> Path:
+    """Make a link that the racer may swap; return it."""
+    path.symlink_to(target)
+    os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    return path
+
+
+def whole(shard: Path, original: Path) -> bool:
+    """Say whether a shard holds what it held, but for what was swapped for a link."""
+    return all(
+        (shard / file.name).is_symlink() or (shard / file.name).read_bytes() == file.read_bytes()
+        for file in original.iterdir()
+    )
+
+
+@pytest.mark.parametrize("what", ["the shard", "a file of it", "its marker", "the trash"])
+def test_prune_deletes_nothing_through_a_link_that_is_swapped_in(
+    what: str, original: Path, outside: Outside, racer: Path, shardtool: Run, public_path: Path
+) -> None:
+    data, codes, swaps = public_path / "data", set(), 0
+    for _ in range(ROUNDS):
+        renewed(original, data)
+        (data / "db/.shardtool/trash").mkdir(parents=True)
+        give_away(data / "db/.shardtool")
+        shard = data / "db/shard_db/00002"
+        name, target = {
+            "the shard": (shard, outside.path),
+            "a file of it": (shard / "000003.log", outside.path / "secret"),
+            "its marker": (shard / "MIGRATED", outside.path / "MIGRATED"),
+            "the trash": (data / "db/.shardtool/trash", outside.path),
+        }[what]
+        other = link_of_nobody(data / "db/other", target)
+        with racing(racer, "exchange", name, other) as race:
+            done = shardtool("--data", data, *PRUNE)
+        swaps += race.swaps
+        codes.add(done.returncode)
+        assert "Traceback" not in done.stderr
+        assert "mistake in shardtool" not in done.stderr, done.stderr
+        assert done.returncode in (0, 1, 3), done.stderr
+        assert outside.is_untouched()
+        # A shard is in its place, or beside it where it was swapped to, or goes: never half.
+        for place in (shard, other):
+            if place.is_dir() and not place.is_symlink() and (place / "CURRENT").exists():
+                assert whole(place, original / "db/shard_db/00002")
+    assert swaps > 1000
+    assert codes - {0} or what == "the trash"
+
+
+@pytest.mark.parametrize("where", ["snapshots", "trash"])
+def test_a_removal_follows_no_link_that_is_swapped_in(
+    where: str, original: Path, outside: Outside, racer: Path, shardtool: Run, public_path: Path
+) -> None:
+    data, swaps = public_path / "data", 0
+    for _ in range(ROUNDS):
+        renewed(original, data)
+        if where == "trash":
+            (data / "db/.shardtool/trash").mkdir(parents=True)
+            give_away(data / "db/.shardtool")
+            directory, words = data / "db/.shardtool/trash", PRUNE
+        else:
+            for _ in range(2):
+                assert shardtool("--data", data, "backup", "-q").returncode == 0
+            directory, words = data / "snapshots", ("forget", "--keep-last", "1", "-q")
+        link = link_of_nobody(data / "other", outside.path)
+        with racing(racer, "within", directory, link) as race:
+            done = shardtool("--data", data, *words)
+        swaps += race.swaps
+        assert "Traceback" not in done.stderr
+        assert "mistake in shardtool" not in done.stderr, done.stderr
+        assert done.returncode in (0, 1, 3), done.stderr
+        assert outside.is_untouched()
+    assert swaps > 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "target"), [("wal/log.1", "log.1"), ("raft/snapshot", "snapshot"), ("raft/log", "log")]
+)
+@pytest.mark.parametrize("live", [False, True])
+def test_backup_copies_nothing_through_a_link_that_is_swapped_in(
+    name: str,
+    target: str,
+    live: bool,
+    original: Path,
+    outside: Outside,
+    racer: Path,
+    shardtool: Run,
+    public_path: Path,
+) -> None:
+    data, store, swaps = public_path / "data", public_path / "store", 0
+    renewed(original, data)
+    (data / "raft/snapshot").mkdir(exist_ok=True)
+    (data / "raft/snapshot/secret").write_bytes(b"no secret\n")
+    give_away(data)
+    other = link_of_nobody(data / "other", outside.path / target)
+    for _ in range(5 if live else ROUNDS):
+        with racing(racer, "exchange", data / name, other) as race:
+            words = ("--live",) if live else ()
+            done = shardtool("--data", data, "backup", "-q", "--to", store, *words)
+        swaps += race.swaps
+        assert "Traceback" not in done.stderr
+        assert done.returncode in (0, 1), done.stderr
+        if done.returncode:
+            lines = [x for x in done.stderr.splitlines() if "warning" not in x]
+            assert len(lines) == 1
+        assert outside.is_untouched()
+    assert swaps > 1000
+    for path in store.rglob("*"):
+        assert path.is_symlink() or not path.is_file() or SECRET not in path.read_bytes()
+    if any(store.iterdir()):
+        assert shardtool("snapshots", "verify", "--store", store, "-q").returncode == 0
+
+
+def test_restore_touches_nothing_through_a_link_that_is_swapped_in(
+    original: Path, outside: Outside, racer: Path, shardtool: Run, public_path: Path
+) -> None:
+    data, store, swaps = public_path / "data", public_path / "store", 0
+    renewed(original, data)
+    assert shardtool("--data", data, "backup", "-q", "--to", store).returncode == 0
+    for _ in range(ROUNDS):
+        renewed(original, data)
+        damage(data)
+        link = link_of_nobody(data / "other", outside.path)
+        with racing(racer, "within", data, link) as race:
+            done = shardtool("--data", data, "restore", "--yes", "-q", "--store", store)
+        swaps += race.swaps
+        assert "Traceback" not in done.stderr
+        assert "mistake in shardtool" not in done.stderr, done.stderr
+        assert outside.is_untouched(), done.stderr
+    assert swaps > 1000
