@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shardtool.datadir.inventory import Inventory, OldShard, is_shard_name
 from shardtool.datadir.marker import MARKER
 from shardtool.disk.locks import Lock
-from shardtool.disk.tree import reclaimable_links
+from shardtool.disk.tree import Links, reclaimable_links
 
 
 @dataclass(frozen=True)
@@ -276,10 +276,29 @@ def reclaimable_together(judged: tuple[Judged, ...]) -> int:
 
     More than the sum of each one's where two of them share a file by hard links.
     """
-    alone = sum(
-        j.shard.tree.reclaimable_bytes - reclaimable_links(j.shard.tree.linked) for j in judged
-    )
-    return alone + reclaimable_links(tuple(f for j in judged for f in j.shard.tree.linked))
+    gain = Gain()
+    for one in judged:
+        gain.add(one)
+    return gain.reclaimable_bytes
+
+
+@dataclass
+class Gain:
+    """What the file system gives back when shards go, shard after shard."""
+
+    _alone: int = 0
+    _links: Links = field(default_factory=Links)
+
+    def add(self, judged: Judged) -> None:
+        """Have one more shard go."""
+        tree = judged.shard.tree
+        self._alone += tree.reclaimable_bytes - reclaimable_links(tree.linked)
+        self._links.add(tree.linked)
+
+    @property
+    def reclaimable_bytes(self) -> int:
+        """So much, for those that were added."""
+        return self._alone + self._links.reclaimable_bytes
 
 
 def judge_all(

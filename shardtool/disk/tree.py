@@ -376,14 +376,27 @@ def reclaimable_links(linked: tuple[LinkedFile, ...]) -> int:
     Example: one file, links=2, seen=1 in each of two trees: 0 for either alone, its
     allocated bytes for both.
     """
-    seen: dict[tuple[int, int], int] = {}
-    for file in linked:
-        key = (file.device, file.inode)
-        seen[key] = seen.get(key, 0) + file.seen
-    return sum(
-        {
-            (file.device, file.inode): file.allocated_bytes
-            for file in linked
-            if seen[file.device, file.inode] >= file.links
-        }.values()
-    )
+    links = Links()
+    links.add(linked)
+    return links.reclaimable_bytes
+
+
+@dataclass
+class Links:
+    """The files with several names of trees that go together, tree after tree.
+
+    Args:
+        reclaimable_bytes: see reclaimable_links.
+    """
+
+    reclaimable_bytes: int = 0
+    _seen: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def add(self, linked: tuple[LinkedFile, ...]) -> None:
+        """Have one more tree go, with these files."""
+        for file in linked:
+            key = (file.device, file.inode)
+            before = self._seen.get(key, 0)
+            self._seen[key] = before + file.seen
+            if before < file.links <= before + file.seen:
+                self.reclaimable_bytes += file.allocated_bytes

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
+
+from shardtool.influxdb.keys import time_bytes
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,51 @@ class ShardRange:
     start_us: int
     end_us: int
     servers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A database's new shards in time, so that those of a moment are found among thousands.
+
+    Args:
+        shards: by their starts.
+        times: when any of them begins or ends, us since the epoch.
+        bounds: the same as keys hold them.
+        ends: for each of `shards`, when the last of it and those before it ends.
+    """
+
+    shards: tuple[ShardRange, ...]
+    times: tuple[int, ...]
+    bounds: tuple[bytes, ...]
+    ends: tuple[int, ...]
+
+    @classmethod
+    def of(cls, shards: Iterable[ShardRange]) -> Timeline:
+        """Given shards in any order, return their timeline."""
+        ordered = tuple(sorted(shards, key=_start))
+        times = tuple(sorted({time for s in ordered for time in (s.start_us, s.end_us)}))
+        ends = tuple(accumulate((s.end_us for s in ordered), max))
+        return cls(ordered, times, tuple(map(time_bytes, times)), ends)
+
+    def cover(self, at: int) -> list[ShardRange]:
+        """Return, by id, the shards of the times from the `at`-th bound on, until the next one.
+
+        Bounds count from 1; 0 is what is before the first of them.
+        """
+        if at == 0:
+            return []
+        time = self.times[at - 1]
+        place = bisect_right(self.shards, time, key=_start)
+        found = []
+        while place and self.ends[place - 1] > time:
+            place -= 1
+            if self.shards[place].end_us > time:
+                found.append(self.shards[place])
+        return sorted(found, key=lambda shard: shard.id)
+
+
+def _start(shard: ShardRange) -> int:
+    return shard.start_us
 
 
 @dataclass(frozen=True)
@@ -100,3 +151,16 @@ class Catalogue:
     own_server: int | None
     dropped: Dropped
     old_shards: Mapping[int, tuple[int, ...]] = field(default_factory=dict, compare=False)
+
+    @cached_property
+    def timelines(self) -> Mapping[str, Timeline]:
+        """The new shards of each database that has any, in time."""
+        shards = defaultdict(list)
+        for shard in self.shards:
+            shards[shard.database].append(shard)
+        return {database: Timeline.of(found) for database, found in shards.items()}
+
+    @cached_property
+    def shards_by_name(self) -> Mapping[str, ShardRange]:
+        """The new shards by their names in shard_db_v2."""
+        return {f"{shard.id:05d}": shard for shard in self.shards}

@@ -22,8 +22,8 @@ class Basis:
 
     def __init__(self, catalogue: Catalogue) -> None:
         """Begin with nothing used but the node's own place in the cluster."""
-        self._shards = {f"{shard.id:05d}": shard for shard in catalogue.shards}
-        self._spaces = dict(catalogue.spaces)
+        self._catalogue = catalogue
+        self._databases: set[str] = set()  # those whose spaces are in
         self._ids = array("Q")
         # A sum, so that neither their order nor their number matters to memory.
         self._sum = _part("server", str(catalogue.own_server))
@@ -35,13 +35,15 @@ class Basis:
 
     def add_shard(self, name: str) -> None:
         """Use a new shard; one that the catalogue does not know counts as none."""
-        shard = self._shards.get(name)
+        shard = self._catalogue.shards_by_name.get(name)
         if shard is not None:
             times, servers = f"{shard.start_us} {shard.end_us}", str(sorted(shard.servers))
             self._sum += _part("shard", name, shard.database, shard.space, times, servers)
             # Which space takes a series depends on all of them, and on their order.
-            for place, space in enumerate(self._spaces.pop(shard.database, ())):
-                self._sum += _part("space", shard.database, str(place), space.name, space.regex)
+            if shard.database not in self._databases:
+                self._databases.add(shard.database)
+                for place, space in enumerate(self._catalogue.spaces.get(shard.database, ())):
+                    self._sum += _part("space", shard.database, str(place), space.name, space.regex)
 
     def ids(self) -> str:
         """Return the ids as ranges: '1-55,60'."""

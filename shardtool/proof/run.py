@@ -116,6 +116,8 @@ def prove_all(
             told.progress(job.question.shard.name, *content)
 
     ordered = sorted(jobs, key=lambda job: -job.size)
+    # Made once, here: what a child makes goes with it.
+    _ = setting.catalogue.timelines, setting.catalogue.shards_by_name
     with contextlib.closing(Children(work, heard).answers(ordered)) as answers:
         for job, answer in answers:
             yield _died(job.question.shard, answer.how) if isinstance(answer, Died) else answer

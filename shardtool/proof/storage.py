@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from shardtool.influxdb.catalogue import Catalogue, ShardRange
 from shardtool.influxdb.engines import EngineBusyError, EngineError, open_shard
-from shardtool.influxdb.keys import ID_BYTES, time_bytes
+from shardtool.influxdb.keys import ID_BYTES
 from shardtool.influxdb.spaces import space_of
 from shardtool.proof.columns import Name
 from shardtool.proof.compare import Cursor, Piece
@@ -87,7 +87,7 @@ class NewStorage:
         self._local = local
         self._scratch = scratch
         self._open: OrderedDict[str, tuple[contextlib.ExitStack, Cursor]] = OrderedDict()
-        self._covers: dict[Place, tuple[list[bytes], list[Cover]]] = {}
+        self._covers: dict[tuple[Place, int], Cover] = {}
         self.states: dict[str, str] = {}
         """The state that each shard had before its first pair was read, by name."""
 
@@ -106,7 +106,8 @@ class NewStorage:
 
     def parts(self, place: Place, piece: Piece) -> Iterator[tuple[Piece, Cover]]:
         """Cut a piece where new shards of its database begin and end; yield each part's cover."""
-        bounds, covers = self._covers_of(place)
+        timeline = self._catalogue.timelines.get(place.database)
+        bounds = timeline.bounds if timeline is not None else ()
         start, end = 0, len(piece.keys)
         while start < end:
             at = bisect_right(bounds, piece.keys[start][_TIME])
@@ -114,22 +115,12 @@ class NewStorage:
                 stop = end
             else:
                 stop = bisect_left(piece.keys, bounds[at], start, key=lambda key: key[_TIME])
-            yield piece.part(start, stop), covers[at]
+            cover = self._covers.get((place, at))
+            if cover is None:
+                ranges = timeline.cover(at) if timeline is not None else []
+                cover = self._covers[place, at] = self._cover(ranges, place.space)
+            yield piece.part(start, stop), cover
             start = stop
-
-    def _covers_of(self, place: Place) -> tuple[list[bytes], list[Cover]]:
-        """Return times at which the cover changes, and the covers: before the first of them,
-        between them, and from the last one on."""
-        if place not in self._covers:
-            ranges = [s for s in self._catalogue.shards if s.database == place.database]
-            times = sorted({time for r in ranges for time in (r.start_us, r.end_us)})
-            covers = [Cover()]
-            covers += [
-                self._cover([r for r in ranges if r.start_us <= t < r.end_us], place.space)
-                for t in times
-            ]
-            self._covers[place] = [time_bytes(time) for time in times], covers
-        return self._covers[place]
 
     def _cover(self, ranges: list[ShardRange], space: str | None) -> Cover:
         # A directory of a shard that raft has given to other servers is not asked by anybody.

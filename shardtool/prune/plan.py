@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shardtool.datadir.verdict import Judged, Reason, reclaimable_together
+from shardtool.datadir.verdict import Gain, Judged, Reason
 from shardtool.proof.receipts import Receipt
 from shardtool.prune.policy import BY_WISH, Policy, decide
 from shardtool.prune.trash import Leftover
@@ -106,36 +106,32 @@ def make_plan(
     waiting = sum(left.reclaimable_bytes for left in finish if left.action == "remove")
     delete: list[Deletion] = []
     keep: list[Kept] = []
+    gain = Gain()
     for judged in sorted(shards, key=_by_marker):
         if policy.only is not None and judged.shard.name not in policy.only:
             continue
         decision = decide(judged, policy, now_ns)
         if not decision.evidence:
             keep.append(Kept(judged, decision.reasons))
-        elif _is_reached(policy, free_bytes + waiting, delete):
+        elif policy.until_free is not None and (
+            free_bytes + waiting + gain.reclaimable_bytes >= policy.until_free
+        ):
             words = "enough is free without it"
             keep.append(Kept(judged, (Reason("enough-free", words),)))
         else:
             receipt = receipts.get(judged.shard.name) if decision.evidence != "marker" else None
             delete.append(Deletion(judged, decision.evidence, receipt))
+            gain.add(judged)
     return Plan(
         policy,
         finish,
         tuple(left for left in leftovers if left.action == "leave"),
         tuple(delete),
         tuple(sorted(keep, key=lambda kept: kept.judged.shard.name)),
-        waiting + _gain(delete),
+        waiting + gain.reclaimable_bytes,
         free_bytes,
     )
 
 
 def _by_marker(judged: Judged) -> tuple[int, str]:
     return judged.shard.marker.written_at_ns or 0, judged.shard.name
-
-
-def _is_reached(policy: Policy, free_bytes: int, delete: list[Deletion]) -> bool:
-    return policy.until_free is not None and free_bytes + _gain(delete) >= policy.until_free
-
-
-def _gain(delete: list[Deletion]) -> int:
-    return reclaimable_together(tuple(deletion.judged for deletion in delete))
