@@ -37,8 +37,8 @@ _SETTLE_SECONDS = 20.0
 @contextlib.contextmanager
 def opened_spools() -> Iterator[Spools]:
     """Yield empty spools in a directory of their own, which goes with them."""
-    with scratch_directory() as scratch, Spools(scratch) as spools:
-        yield spools
+    with scratch_directory() as scratch:
+        yield Spools(scratch)
 
 
 def look(args: argparse.Namespace, layout: Layout, api: Api, spools: Spools, out: Output) -> Told:

@@ -6,12 +6,11 @@ is known before anything is.
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from shardtool.errors import ShardtoolError
 from shardtool.proof.causes import NOT_WANTED
@@ -86,34 +85,25 @@ class Plan:
 
 
 class Spools:
-    """Files of lost values, one a shard, filled as proofs end; a context manager."""
+    """Files of lost values, one a shard, filled as proofs end."""
 
     def __init__(self, directory: Path) -> None:
         """Keep them in `directory`, which is the caller's to remove."""
         self._directory = directory
-        self._stack = contextlib.ExitStack()
-        self._files: dict[str, BinaryIO] = {}
-
-    def __enter__(self) -> Spools:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
+        self._paths: dict[str, Path] = {}
 
     def add(self, shard: str, piece: bytes) -> None:
         """Append a piece to a shard's spool."""
-        if shard not in self._files:
-            path = self._directory / f"{len(self._files)}.spool"
-            self._files[shard] = self._stack.enter_context(path.open("w+b"))
-        self._files[shard].write(piece)
+        path = self._paths.setdefault(shard, self._directory / f"{len(self._paths)}.spool")
+        with path.open("ab", buffering=0) as file:
+            file.write(piece)
 
     def series(self, without: Collection[str] = ()) -> Iterator[Series]:
         """Yield what is lost, series by series, but for what these shards have."""
         found: dict[tuple[str, str], list[Part]] = {}
-        for shard, file in sorted(self._files.items(), reverse=True):
+        for shard, path in sorted(self._paths.items(), reverse=True):
             if shard not in without:
-                file.seek(0)
-                for column in columns_in(file):
+                for column in columns_in(path):
                     key = column.name.database, column.name.series
                     found.setdefault(key, []).append(Part(shard, column))
         for (database, name), parts in sorted(found.items()):
@@ -134,10 +124,9 @@ class Spools:
 
     def count(self, shard: str) -> int:
         """Return how many values of a shard are lost."""
-        if shard not in self._files:
+        if shard not in self._paths:
             return 0
-        self._files[shard].seek(0)
-        columns = list(columns_in(self._files[shard]))
+        columns = columns_in(self._paths[shard])
         return sum(1 for column in columns for _ in self._values(Part(shard, column)))
 
     def not_wanted(self, series: Series, also: Collection[str]) -> Counter[str]:
@@ -150,7 +139,7 @@ class Spools:
         )
 
     def _values(self, part: Part, of_many: int = 1) -> Iterator[Value]:
-        return values_of(self._files[part.shard], part.column, of_many=of_many)
+        return values_of(self._paths[part.shard], part.column, of_many=of_many)
 
 
 def is_wanted(value: Value, also: Collection[str]) -> bool:

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from shardtool.proof.causes import CAUSES
 from shardtool.proof.columns import Name
@@ -99,26 +99,29 @@ class Spool:
             yield chunk
 
 
-def columns_in(file: BinaryIO) -> Iterator[Column]:
-    """Yield the columns of a spool from the file's place to its end."""
+def columns_in(path: Path) -> Iterator[Column]:
+    """Yield the columns of a spool's file."""
     name, is_sure = Name("", "", ""), False
-    start = at = file.tell()
-    while head := file.read(_HEAD.size):
-        kind, number, length = _HEAD.unpack(head)
-        at += _HEAD.size + length
-        if kind == _COLUMN:
-            name, is_sure, start = Name(*json.loads(file.read(length))), bool(number), at
-        elif kind == _END:
-            yield Column(name, start, at - _HEAD.size, CAUSES[number], is_sure)
-        else:
-            file.seek(length, 1)
+    start = at = 0
+    with path.open("rb") as file:
+        while head := file.read(_HEAD.size):
+            kind, number, length = _HEAD.unpack(head)
+            at += _HEAD.size + length
+            if kind == _COLUMN:
+                name, is_sure, start = Name(*json.loads(file.read(length))), bool(number), at
+            elif kind == _END:
+                yield Column(name, start, at - _HEAD.size, CAUSES[number], is_sure)
+            else:
+                file.seek(length, 1)
 
 
-def values_of(file: BinaryIO, column: Column, *, of_many: int = 1) -> Iterator[Value]:
-    """Yield a column's values in the order of their keys; other readers may use the file too.
+def values_of(path: Path, column: Column, *, of_many: int = 1) -> Iterator[Value]:
+    """Yield a column's values in the order of their keys.
+
+    The file is opened for each piece of them: there may be more columns than open files.
 
     Args:
-        file: the spool.
+        path: the spool's file.
         column: where it is.
         of_many: so many columns are read side by side; a piece of each is in memory.
     """
@@ -126,9 +129,10 @@ def values_of(file: BinaryIO, column: Column, *, of_many: int = 1) -> Iterator[V
     size = min(_LARGEST_PIECE, max(_SMALLEST_PIECE, _PIECES // of_many))
     while at < column.end or buffer:
         if len(buffer) < _HEAD.size or len(buffer) < _HEAD.size + _HEAD.unpack_from(buffer)[2]:
-            file.seek(at)
             wanted = _HEAD.size + (_HEAD.unpack_from(buffer)[2] if len(buffer) >= _HEAD.size else 0)
-            piece = file.read(min(max(size, wanted), column.end - at))
+            with path.open("rb", buffering=0) as file:
+                file.seek(at)
+                piece = file.read(min(max(size, wanted), column.end - at))
             at += len(piece)
             buffer += piece
             continue

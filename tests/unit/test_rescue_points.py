@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
+import resource
 import struct
 import tempfile
 from collections.abc import Iterable
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from fixtures.encode import field_value
 from shardtool.proof.columns import Name
 from shardtool.proof.prove import Lost
+from shardtool.rescue.plan import Spools
 from shardtool.rescue.points import (
     WHY,
     Batch,
@@ -332,14 +333,33 @@ def test_a_spool_gives_back_what_was_put_in(
                 name = Name("d\udcff", series, str(number))
                 spool.add(Lost(name, key, stored, other, cause, name))
             spool.column_ends(rest)
-        file = io.BytesIO(b"".join(spool.chunks()))
-    found = list(columns_in(file))
-    assert [(one.name.series, one.name.column) for one in found] == [
-        (series, str(number)) for number, (series, _) in enumerate(columns)
-    ]
-    readers = [values_of(file, column) for column in found]
-    for reader, (_, lost) in zip(readers, columns, strict=True):
-        assert list(reader) == [
-            Value(key, stored, cause or rest, other is not None)
-            for cause, key, stored, other in lost
+        path = Path(scratch, "spool")
+        path.write_bytes(b"".join(spool.chunks()))
+        found = list(columns_in(path))
+        assert [(one.name.series, one.name.column) for one in found] == [
+            (series, str(number)) for number, (series, _) in enumerate(columns)
         ]
+        readers = [values_of(path, column) for column in found]
+        for reader, (_, lost) in zip(readers, columns, strict=True):
+            assert list(reader) == [
+                Value(key, stored, cause or rest, other is not None)
+                for cause, key, stored, other in lost
+            ]
+
+
+def test_more_shards_than_a_process_has_files_are_read_side_by_side(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spools = Spools(tmp_path)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        for number in range(300):
+            spool = Spool(f"{number:05d}", tmp_path)
+            spool.add(Lost(CPU, suffix(number), field_value(1), None, "name", CPU))
+            spool.column_ends("unknown")
+            for piece in spool.chunks():
+                spools.add(f"{number:05d}", piece)
+        (series,) = spools.series()
+        found = [one for one in spools.points(series, ()) if isinstance(one, Point)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [point.time_us for point in found] == list(range(300))
