@@ -19,7 +19,12 @@ from shardtool.datadir.holders import find_holders
 from shardtool.datadir.inventory import Others, file_system_at, scan_old_shard
 from shardtool.datadir.layout import Layout
 from shardtool.datadir.verdict import Reason, judge
-from shardtool.disk.durable import READ_DIRECTORY, READ_DIRECTORY_ITSELF, opened
+from shardtool.disk.durable import (
+    READ_DIRECTORY,
+    READ_DIRECTORY_ITSELF,
+    opened,
+    sync_directory,
+)
 from shardtool.disk.locks import Lock, look_at_lock
 from shardtool.disk.remove import Removal, remove_tree
 from shardtool.disk.tree import measure
@@ -329,14 +334,18 @@ def _not_durable(deletion: Deletion, site: _Site) -> tuple[Reason, ...]:
     """Have what a proof found written to the disk itself; say why if that fails."""
     if deletion.receipt is None:
         return ()
-    new = [site.layout.new_shards / name for name in deletion.receipt.finding.new_states]
+    layout = site.layout
+    new = [layout.new_shards / name for name in deletion.receipt.finding.new_states]
     # The ids under which values are found are in raft's log alone.
-    raft = [site.layout.raft, site.layout.raft / "snapshot"]
-    for directory in [*new, *(path for path in raft if path.is_dir())]:
+    raft = [layout.raft, layout.raft / "snapshot"]
+    content = [(make_durable, path) for path in [*new, *(p for p in raft if p.is_dir())]]
+    # Where the names of those directories are.
+    above = (layout.new_shards, layout.new_shards.parent, layout.raft.parent)
+    for sync, directory in [*content, *((sync_directory, path) for path in above)]:
         if directory in site.durable:
             continue
         try:
-            make_durable(directory)
+            sync(directory)
         except OSError as error:
             words = f"{directory} can't be synced to disk: {reason_of(error)}"
             return (Reason("new-side-not-durable", words),)

@@ -24,7 +24,7 @@ def _no_session() -> AbstractContextManager[Words]:
     return contextlib.nullcontext(())
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """Do nothing."""
 
 
@@ -44,6 +44,8 @@ class World:
             inodes and other times of change.
         session: what must be there while the command runs and is run again, a server for
             instance; it yields more words for the command.
+        promised: asserts what has reached the disk once the command has ended well.
+        unsynced: names in `root` of what a server has written there and not synced.
         env: more for the environment.
     """
 
@@ -54,8 +56,10 @@ class World:
     rerun: Callable[[Words], None]
     outcome: Callable[[], object]
     code: int = 0
-    prepare: Callable[[], None] = _nothing
+    prepare: Callable[[], None] = nothing
     session: Callable[[], AbstractContextManager[Words]] = _no_session
+    promised: Callable[[], None] = nothing
+    unsynced: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
 
     def fresh(self) -> None:

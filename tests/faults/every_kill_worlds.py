@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,13 +55,20 @@ def records(data: Path) -> list[dict[str, Any]]:
 class Pruned:
     """What holds of a node at every moment of a prune."""
 
-    def __init__(self, start: Path, data: Path, goes: set[str], *, proven: bool) -> None:
-        """Take the node as it is before: `goes` are the shards that may go, as `proven` or not."""
-        self.data, self.goes, self.proven = data, goes, proven
+    def __init__(self, start: Path, data: Path, goes: set[str], new: set[str]) -> None:
+        """Take the node as it is before.
+
+        Args:
+            start: the node.
+            data: where the prune is at work.
+            goes: the shards that may go.
+            new: the new shards that the proof of these rests on, if they go by proof.
+        """
+        self.data, self.goes = data, goes
         db = start / "db"
         self.whole = {path.name: contents(path) for path in (db / "shard_db").iterdir()}
-        self.new = {path.name: contents(path) for path in (db / "shard_db_v2").iterdir()}
-        self.raft = contents(start / "raft")
+        self.new = {name: contents(db / "shard_db_v2" / name) for name in new}
+        self.raft = (start / "raft/log").read_bytes()
 
     def laws(self) -> None:
         """Assert that each shard is whole in its place or in the trash, or went as it may."""
@@ -83,7 +91,7 @@ class Pruned:
         assert gone <= known, f"{gone - known} are gone, and the journal does not know it"
         assert gone <= self.goes
         assert not deleted & in_place
-        if self.proven:
+        if self.new:
             ruined = {
                 base[:5] for base in bases if contents(trash / base) != self.whole[base[:5]]
             } | gone
@@ -97,7 +105,9 @@ class Pruned:
             for file, digest in files.items():
                 if file not in _ENGINES_OWN:
                     assert there.get(file) == digest, f"{name}/{file} did not last"
-        assert contents(self.data / "raft") == self.raft, "raft did not last"
+        # Under which ids values are found, raft's log tells.
+        there = (self.data / "raft/log").read_bytes()
+        assert there == self.raft, "raft did not last"
 
     def outcome(self) -> object:
         """Return what is left in the end, and what the journal says went."""
@@ -115,15 +125,20 @@ def marked(tmp_path: Path, run: Run) -> World:
     node.migrate(3)
     node.migrate(2)
     data = tmp_path / "data"
-    holds = Pruned(node.path, data, {"00002", "00003"}, proven=False)
+    holds = Pruned(node.path, data, {"00002", "00003"}, set())
     words = ("--data", data, "prune", "--trust", "marker", "--yes", "-q")
 
     def rerun(more: Words) -> None:
         done = run(*words)
         assert done.returncode == 0, done.stderr
-        assert run("--data", data, "status", "-q").returncode == 0
+        # A line that a power cut has torn is told of for ever.
+        torn = Journal(find_layout(str(data), None, {})).read().damaged
+        assert run("--data", data, "status", "-q").returncode == (3 if torn else 0)
 
-    return World(data, node.path, words, holds.laws, rerun, holds.outcome)
+    def promised() -> None:
+        assert old_shards(data) == ["00001"], "a shard that was told to be gone is back"
+
+    return World(data, node.path, words, holds.laws, rerun, holds.outcome, promised=promised)
 
 
 def lossy_and_whole(tmp_path: Path) -> Path:
@@ -139,13 +154,28 @@ def lossy_and_whole(tmp_path: Path) -> Path:
 def proven(tmp_path: Path, run: Run) -> World:
     """Prune a node by proof: shard 2 goes, shard 1 lacks values in the new storage and stays."""
     start, data = lossy_and_whole(tmp_path), tmp_path / "data"
-    holds = Pruned(start, data, {"00002"}, proven=True)
+    shutil.copytree(start, tmp_path / "look", symlinks=True)
+    verify(run, tmp_path / "look")
+    new = set(sound_receipts(tmp_path / "look")["00002"]["new_states"])
+    holds = Pruned(start, data, {"00002"}, new)
     words = ("--data", data, "prune", "--yes", "-q")
 
     def rerun(more: Words) -> None:
         assert prune(run, data, "--yes")["failed"] == []
 
     return World(data, start, words, holds.laws, rerun, holds.outcome, code=3)
+
+
+def proven_by_what_is_not_synced(tmp_path: Path, run: Run) -> World:
+    """Prune by proof, while nothing of what a server wrote has reached the disk for sure."""
+    world = proven(tmp_path, run)
+    raft = tuple(f"raft/{path.name}" for path in (world.start / "raft").iterdir())
+
+    def rerun(more: Words) -> None:
+        # What it finds may be all of the new storage or nothing: then the shard stays.
+        assert prune(run, world.root, "--yes")["failed"] == []
+
+    return replace(world, rerun=rerun, outcome=lambda: None, unsynced=("db/shard_db_v2", *raft))
 
 
 def _killed_before(world: World, call: str, number: int) -> Callable[[], None]:
@@ -305,7 +335,10 @@ def accepted(tmp_path: Path, run: Run) -> World:
             "00002": "proof",
         }
 
-    return World(data, start, words, laws, rerun, lambda: len(found()))
+    def promised() -> None:
+        assert found(), "an acceptance that was told is lost"
+
+    return World(data, start, words, laws, rerun, lambda: len(found()), promised=promised)
 
 
 def rescued(tmp_path: Path, run: Run) -> World:
@@ -412,7 +445,10 @@ def backed_up(tmp_path: Path, run: Run) -> World:
         found = list(complete(store).values())
         return leftovers(store), found[-1], state(data)
 
-    return World(root, tmp_path / "start", words, laws, rerun, outcome)
+    def promised() -> None:
+        assert len(complete(store)) == 1, "a snapshot that was told is lost"
+
+    return World(root, tmp_path / "start", words, laws, rerun, outcome, promised=promised)
 
 
 def spoil(node: Path) -> None:
@@ -448,9 +484,11 @@ def restored(tmp_path: Path, run: Run) -> World:
     def outcome() -> object:
         return state(data), leftovers(data)
 
-    world = World(root, tmp_path / "start", words, laws, rerun, outcome)
-    assert good != state(node)
-    return world
+    def promised() -> None:
+        assert state(data) == good, "what was told to be restored is lost"
+        assert not (data / "db/.shardtool/restore.json").exists()
+
+    return World(root, tmp_path / "start", words, laws, rerun, outcome, promised=promised)
 
 
 def restored_elsewhere(tmp_path: Path, run: Run) -> World:
@@ -476,7 +514,10 @@ def restored_elsewhere(tmp_path: Path, run: Run) -> World:
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (target, target.parent)}
         return state(target), modes, leftovers(target.parent)
 
-    return World(root, tmp_path / "start", words, laws, rerun, outcome)
+    def promised() -> None:
+        assert state(target) == wanted, "what was told to be restored is lost"
+
+    return World(root, tmp_path / "start", words, laws, rerun, outcome, promised=promised)
 
 
 def forgotten(tmp_path: Path, run: Run) -> World:
@@ -507,17 +548,8 @@ def forgotten(tmp_path: Path, run: Run) -> World:
 WORLDS = {
     made.__name__: made
     for made in (
-        *(
-            marked,
-            proven,
-            left_in_trash,
-            left_whole,
-            put_back,
-            verified,
-            verified_again,
-            accepted,
-            rescued,
-        ),
+        *(marked, proven, proven_by_what_is_not_synced, left_in_trash, left_whole, put_back),
+        *(verified, verified_again, accepted, rescued),
         *(backed_up, restored, restored_elsewhere, forgotten),
     )
 }

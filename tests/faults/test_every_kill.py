@@ -12,19 +12,20 @@ from tests.faults.every_kill_worlds import WORLDS
 
 pytestmark = [pytest.mark.usefixtures("strace"), pytest.mark.timeout(600)]
 
+NAMES = [name for name in WORLDS if name != "proven_by_what_is_not_synced"]  # a kill loses no data
 _PARTS = 4  # of the calls of a command: as many tests, which several processes share
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(_PARTS))
-@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_kill_at_any_call_breaks_no_law_and_a_rerun_finishes(
     name: str, part: int, shardtool: Run, tmp_path: Path
 ) -> None:
     kill_at_every_call(WORLDS[name](tmp_path, shardtool), every(_PARTS, part))
 
 
-@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_kill_around_any_rename_breaks_no_law_and_a_rerun_finishes(
     name: str, shardtool: Run, tmp_path: Path
 ) -> None:

@@ -1,0 +1,39 @@
+"""Cut the power at each call by which a command changes the disk: only what was synced is certain.
+
+The calls of one real run are replayed up to each of them, with each way in which what was not
+synced may have reached the disk or not; then the laws must hold, and a plain rerun must finish.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Run
+from tests.faults.every_kill_worlds import WORLDS
+from tests.faults.power_loss_states import cut_the_power_everywhere
+
+pytestmark = [pytest.mark.usefixtures("strace"), pytest.mark.timeout(1800)]
+
+# Without those that begin with what an earlier run left: that can't be copied. Nor the rescue: of
+# the disk it needs its journal alone, and accept's is the same.
+NAMES = [
+    *("marked", "proven", "proven_by_what_is_not_synced", "verified", "accepted"),
+    *("backed_up", "restored", "restored_elsewhere", "forgotten"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_power_cut_breaks_no_law_and_a_rerun_finishes(
+    name: str, shardtool: Run, tmp_path: Path
+) -> None:
+    cut_the_power_everywhere(WORLDS[name](tmp_path, shardtool), most_reruns=150)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_some_power_cuts_break_no_law_and_a_rerun_finishes(
+    name: str, shardtool: Run, tmp_path: Path
+) -> None:
+    cut_the_power_everywhere(WORLDS[name](tmp_path, shardtool), most_states=60, most_reruns=3)
