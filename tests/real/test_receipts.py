@@ -30,6 +30,7 @@ from shardtool.proof.prove import Finding, Loss
 from shardtool.proof.receipts import NewSide, Receipt, Receipts, _checksum
 from shardtool.proof.run import Setting
 from shardtool.proof.source import RaftCatalogue, catalogue_of
+from tests.any_json import JSON, change
 from tests.conftest import Unprivileged
 from tests.needs import needs_plyvel
 
@@ -457,13 +458,6 @@ def test_a_loss_that_shardtool_does_not_write_makes_it_no_receipt(
     assert planted(layout, signed(found)).read("00007") is None
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
-    max_leaves=6,
-)
-
-
 @settings(max_examples=150)
 @given(data=st.data(), value=JSON)
 def test_a_mutated_receipt_is_none_or_one_that_can_be_shown(
@@ -473,15 +467,7 @@ def test_a_mutated_receipt_is_none_or_one_that_can_be_shown(
     (directory / "db").mkdir()
     layout = find_layout(str(directory), None, {})
     found = document(layout)
-    place: Any = found
-    while True:
-        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
-        key = data.draw(st.sampled_from(keys))
-        deeper = isinstance(place[key], dict | list) and place[key]
-        if not deeper or data.draw(st.booleans()):
-            break
-        place = place[key]
-    place[key] = value
+    change(data, found, value)
     receipts = planted(layout, signed(found))
     receipt = receipts.read("00007")
     NewSide(layout, RaftCatalogue(layout.raft))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from shardtool.disk.copy import Entry
 from shardtool.snapshots import bag
 from shardtool.snapshots.metadata import DamagedError, Metadata, decoded, is_id, new_id
+from tests.any_json import JSON, change
 
 ID = "20261124T175153Z"
 TOPS = (
@@ -86,6 +87,17 @@ def test_a_value_out_of_its_range_is_refused(fields: dict[str, Any]) -> None:
 def test_what_is_no_metadata_is_refused(content: bytes) -> None:
     with pytest.raises(DamagedError):
         decoded(content)
+
+
+@given(data=st.data(), value=JSON)
+def test_metadata_with_any_part_changed_is_refused_or_can_be_written_again(
+    data: st.DataObject, value: Any
+) -> None:
+    document = json.loads(metadata(FILE, LINK).encoded())
+    change(data, document, value)
+    with contextlib.suppress(DamagedError):
+        found = decoded(json.dumps(document).encode())
+        assert decoded(found.encoded()) == found
 
 
 @given(st.binary(max_size=200))

@@ -1,0 +1,69 @@
+"""The small files of a node hold anything, and are read or refused: config, pending, marker."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shardtool.datadir.config import read_config
+from shardtool.datadir.layout import Layout
+from shardtool.datadir.marker import CONTENT, MARKER, read_marker
+from shardtool.disk.durable import READ_DIRECTORY, opened
+from shardtool.errors import ShardtoolError
+from shardtool.snapshots.pending import Pending, Staged, pending_restore, write_pending
+from tests.any_json import JSON, change
+
+ID = "20261124T175153Z"
+PENDING = Pending(ID, "/snapshots", ID, (Staged("/raft", 7, 8), Staged("/wal", 9, 10)))
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    root = tmp_path_factory.mktemp("node")
+    (root / "db/.shardtool").mkdir(parents=True)
+    return Layout(root / "db", root / "raft", root / "wal", None, str(root))
+
+
+def test_a_pending_file_is_read_as_it_was_written(node: Layout) -> None:
+    write_pending(node, PENDING)
+    assert pending_restore(node) == PENDING
+
+
+@given(data=st.data(), value=JSON)
+def test_a_pending_file_with_any_part_changed_is_refused_or_can_be_written_again(
+    node: Layout, data: st.DataObject, value: Any
+) -> None:
+    write_pending(node, PENDING)
+    document = json.loads(node.pending_restore.read_text())
+    change(data, document, value)
+    node.pending_restore.write_text(json.dumps(document))
+    with contextlib.suppress(ShardtoolError):
+        found = pending_restore(node)
+        assert found is not None
+        write_pending(node, found)
+        assert pending_restore(node) == found
+
+
+@given(st.binary(max_size=80) | st.text(max_size=80).map(lambda text: text.encode("utf-8")))
+def test_any_bytes_are_a_config_or_refused_in_one_line(node: Layout, content: bytes) -> None:
+    path: Path = node.db.parent / "config.toml"
+    path.write_bytes(content)
+    try:
+        read_config(path)
+    except ShardtoolError as error:
+        assert "\n" not in str(error)
+
+
+@given(st.binary(max_size=20) | st.just(CONTENT))
+def test_a_marker_of_any_bytes_is_sound_only_where_they_are_the_servers(
+    node: Layout, content: bytes
+) -> None:
+    (node.db / MARKER).write_bytes(content)
+    with opened(node.db, READ_DIRECTORY) as shard:
+        assert read_marker(shard).valid == (content == b"done.\n")
