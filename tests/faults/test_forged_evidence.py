@@ -61,6 +61,11 @@ def told_of(path: Path) -> tuple[object, ...]:
     return found.st_mode, found.st_mtime_ns, found.st_ctime_ns, path.read_bytes()
 
 
+def _as_terabyte(marker: Path) -> None:
+    with marker.open("wb") as file:
+        file.truncate(1 << 40)
+
+
 MARKERS: dict[str, tuple[str, Callable[[Path, Path], Any]]] = {
     "a link": ("marker-not-a-file", _as_link),
     "a link to nothing": ("marker-not-a-file", lambda m, o: m.symlink_to("nothing")),
@@ -71,7 +76,7 @@ MARKERS: dict[str, tuple[str, Callable[[Path, Path], Any]]] = {
     "other words": ("marker-content", lambda m, o: m.write_bytes(b"gone.\n")),
     "its word and more": ("marker-content", lambda m, o: m.write_bytes(b"done.\n\n")),
     "its word and zeros": ("marker-content", lambda m, o: m.write_bytes(b"done.\n" + bytes(4096))),
-    "a terabyte": ("marker-content", lambda m, o: (m.touch(), os.truncate(m, 1 << 40))),
+    "a terabyte": ("marker-content", lambda m, o: _as_terabyte(m)),
 }
 
 

@@ -93,12 +93,13 @@ def test_prune_deletes_nothing_through_a_link_that_is_swapped_in(
         (data / "db/.shardtool/trash").mkdir(parents=True)
         give_away(data / "db/.shardtool")
         shard = data / "db/shard_db/00002"
-        name, target = {
+        places: dict[str, tuple[Path, Path]] = {
             "the shard": (shard, outside.path),
             "a file of it": (shard / "000003.log", outside.path / "secret"),
             "its marker": (shard / "MIGRATED", outside.path / "MIGRATED"),
             "the trash": (data / "db/.shardtool/trash", outside.path),
-        }[what]
+        }
+        name, target = places[what]
         other = link_of_nobody(data / "db/other", target)
         with racing(racer, "exchange", name, other) as race:
             done = shardtool("--data", data, *PRUNE)
@@ -121,16 +122,17 @@ def test_a_removal_follows_no_link_that_is_swapped_in(
     where: str, original: Path, outside: Outside, racer: Path, shardtool: Run, public_path: Path
 ) -> None:
     data, swaps = public_path / "data", 0
+    words = PRUNE if where == "trash" else ("forget", "--keep-last", "1", "-q")
     for _ in range(ROUNDS):
         renewed(original, data)
         if where == "trash":
             (data / "db/.shardtool/trash").mkdir(parents=True)
             give_away(data / "db/.shardtool")
-            directory, words = data / "db/.shardtool/trash", PRUNE
+            directory = data / "db/.shardtool/trash"
         else:
             for _ in range(2):
                 assert shardtool("--data", data, "backup", "-q").returncode == 0
-            directory, words = data / "snapshots", ("forget", "--keep-last", "1", "-q")
+            directory = data / "snapshots"
         link = link_of_nobody(data / "other", outside.path)
         with racing(racer, "within", directory, link) as race:
             done = shardtool("--data", data, *words)
