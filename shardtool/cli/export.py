@@ -26,7 +26,7 @@ from shardtool.export.columns import NOTHING_KNOWN, Selection
 from shardtool.export.jobs import Jobs
 from shardtool.export.line import Style
 from shardtool.export.run import Report, export
-from shardtool.export.target import STDOUT, is_stream
+from shardtool.export.target import STDOUT, is_stdout, is_stream, left_of, place_of
 from shardtool.export.work import Form, Job, Outcome, Wanted
 from shardtool.influxdb.catalogue import Catalogue, CatalogueError, read_catalogue
 from shardtool.influxdb.regex import compiled
@@ -41,6 +41,7 @@ name only once it is complete.
 
 What the format can't hold is never changed and never dropped in silence: it
 goes to FILE.left, a JSON line a value, with the reason, and the exit code is 3.
+--left names another file for that; with a stream there is none but this one.
 A shard that can't be read ends there; what was read of it and all others are in
 the file, and the exit code is 3.
 
@@ -97,6 +98,7 @@ _FORMATS: dict[str, Form] = {
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = 1_000_000
 _NUMBER = re.compile(r"-?\d{1,19}", re.ASCII)
+_DAY = re.compile(r"\d{8}", re.ASCII)  # 20140131
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,6 +122,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only values of old shards that are not in the new storage; see above",
     )
     parser.add_argument("--to", metavar="FILE", required=True, help="the file; - for stdout")
+    parser.add_argument(
+        "--left", metavar="FILE", help="the list of what can't go out (default: FILE.left)"
+    )
     parser.add_argument("--force", action="store_true", help="replace FILE if it is there")
     parser.add_argument("--format", choices=("line", "json", "parquet"), help="see below")
     parser.add_argument(
@@ -133,7 +138,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="from_us",
         type=microseconds_of,
         metavar="TIME",
-        help="only values from then on: 2014-01-31, 2014-01-31T12:00:00Z, or us since 1970",
+        help="only values from then on: 2014-01-31, 2014-01-31T12:00:00Z, or us since 1970 "
+        "(20140131 is a day)",
     )
     parser.add_argument(
         "--until", dest="until_us", type=microseconds_of, metavar="TIME", help="only those before"
@@ -141,7 +147,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sequence",
         choices=("auto", "tag", "field", "none"),
-        default="auto",
         help="where line protocol gets the sequence number (default: auto, see below)",
     )
     parser.add_argument(
@@ -160,18 +165,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Write the file, and show what is in it and what is not."""
-    if args.to == STDOUT and out.as_json:
-        raise UsageError("--to - and --json both want stdout; give one of them")
-    if args.lost and args.new:
-        raise UsageError("--lost is what new shards lack, and --new wants those; give one of them")
-    if args.api is not None and not args.lost:
-        raise UsageError("--api is asked only for what --lost looks for; say --lost too")
-    layout = find_layout(args.data, args.influx_config, dict(os.environ))
     form = _form(args)
-    _check_place(args.to, layout)
+    _check_options(args, form, out)
+    layout = find_layout(args.data, args.influx_config, dict(os.environ))
+    _check_places(args, layout)
     inventory = take_inventory(layout)
     selection = _selection(args)
-    style = Style(args.sequence, args.floats, args.line_feeds)
+    style = Style(args.sequence or "auto", args.floats, args.line_feeds)
     findings: Mapping[str, Finding] | None = None
     with contextlib.ExitStack() as stack:
         if args.lost:
@@ -209,6 +209,7 @@ def _exported(
                 args.to,
                 force=args.force,
                 progress=screen.progress,
+                left=args.left,
                 first=first,
             )
         except KeyboardInterrupt:  # InterruptedByUserError is one
@@ -225,7 +226,7 @@ def microseconds_of(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: it is none.
     """
-    if _NUMBER.fullmatch(text) and len(text) > 8:  # 20140131 is a day
+    if _NUMBER.fullmatch(text) and not _DAY.fullmatch(text):
         return int(text)
     try:
         moment = datetime.fromisoformat(text)
@@ -240,10 +241,44 @@ def microseconds_of(text: str) -> int:
     return (since.days * 86_400 + since.seconds) * _MICROSECOND + since.microseconds
 
 
+def _check_options(args: argparse.Namespace, form: Form, out: Output) -> None:
+    """Refuse words that contradict each other, or that do nothing.
+
+    Raises:
+        UsageError: there are such.
+    """
+    args.to = STDOUT if is_stdout(args.to) else args.to
+    if args.to == STDOUT and out.as_json:
+        raise UsageError("--to - and --json both want stdout; give one of them")
+    if args.left is not None and is_stdout(args.left):
+        raise UsageError("--left: expected a file, found stdout, which has what is shown")
+    if args.lost and args.new:
+        raise UsageError("--lost is what new shards lack, and --new wants those; give one of them")
+    if args.api is not None and not args.lost:
+        raise UsageError("--api is asked only for what --lost looks for; say --lost too")
+    useless = {
+        "--sequence": args.sequence,
+        "--floats": args.floats,
+        "--line-feeds": args.line_feeds,
+    }
+    for option, value in useless.items():
+        if value and form != "line":
+            raise UsageError(
+                f"{option} is for line protocol alone, and this is {form}; leave it out"
+            )
+    if None not in (args.from_us, args.until_us) and args.from_us >= args.until_us:
+        raise UsageError("--from: expected a time before --until's, found none between the two")
+
+
 def _form(args: argparse.Namespace) -> Form:
     name = str(args.to)
     packed = name.endswith((".gz", ".zst"))
-    form: Form | None = args.format or _FORMATS.get(Path(_unpacked(name)).suffix)
+    by_name = _FORMATS.get(Path(_unpacked(name)).suffix)
+    form: Form | None = args.format or by_name
+    if by_name not in (None, form):
+        raise UsageError(
+            f"{name}: its name says {by_name}, and --format {form}; change one of them"
+        )
     if form is None:
         raise UsageError(
             f"{name}: expected a name that ends in one of {' '.join(_FORMATS)} (then .gz or "
@@ -258,18 +293,26 @@ def _unpacked(name: str) -> str:
     return name.removesuffix(".gz").removesuffix(".zst")
 
 
-def _check_place(name: str, layout: Layout) -> None:
+def _check_places(args: argparse.Namespace, layout: Layout) -> None:
     """Refuse to write among InfluxDB's own files.
 
     Raises:
-        UsageError: the file would be there.
+        UsageError: a file would be there.
     """
-    if is_stream(name):
-        return
-    path = Path(os.path.realpath(name))
-    for place in layout.places:
-        if path.is_relative_to(os.path.realpath(place)):
-            raise UsageError(f"{name}: it lies in {place}, which is InfluxDB's; write elsewhere")
+    files = {args.to: place_of(args.to)} if not is_stream(args.to) else {}
+    if args.left is None:
+        # As export makes it: a link of that name is replaced.
+        files |= {left_of(name): place_of(left_of(name), follows=False) for name in files}
+    elif not is_stream(args.left):
+        files[args.left] = place_of(args.left)
+    if args.left is not None and place_of(args.left) == place_of(args.to):
+        raise UsageError(f"{args.left}: --left and --to name one file; give two")
+    for name, path in files.items():
+        for place in layout.places:
+            if path.is_relative_to(os.path.realpath(place)):
+                raise UsageError(
+                    f"{name}: it lies in {place}, which is InfluxDB's; write elsewhere"
+                )
 
 
 def _selection(args: argparse.Namespace) -> Selection:

@@ -8,8 +8,8 @@ from typing import Any
 
 from shardtool.cli.output import Output, safe, short
 from shardtool.export.left import WHY
-from shardtool.export.run import Report, left_of
-from shardtool.export.target import STDOUT, is_stream
+from shardtool.export.run import Report
+from shardtool.export.target import STDOUT, is_stream, left_of
 from shardtool.proof.prove import Finding
 from shardtool.words import plural, size
 
@@ -26,7 +26,7 @@ def show(report: Report, args: argparse.Namespace, out: Output) -> None:
         for why, count in report.left.most_common():
             tell(f"{plural(count, 'value')} left out: {WHY[why]}")
         _show_mixed(report, tell)
-    tell(_summary(report, args.to, "lost value" if args.lost else "value"))
+    tell(_summary(report, args))
 
 
 def _printer(out: Output) -> Callable[[str], None]:
@@ -44,15 +44,17 @@ def _show_mixed(report: Report, tell: Callable[[str], None]) -> None:
 _ONE_TYPE = "and a database of today takes one type for a field; --floats writes integers as floats"
 
 
-def _summary(report: Report, name: str, noun: str) -> str:
+def _summary(report: Report, args: argparse.Namespace) -> str:
     file = report.files[0]
+    name, noun = args.to, "lost value" if args.lost else "value"
     what = f"{plural(report.values, noun)} of {plural(report.points, 'point')}"
     shards = plural(len(report.outcomes), "shard")
     parts = [f"{name}: {what}, from {shards}, {size(file.bytes)}"]
     left = sum(report.left.values())
     if left:
-        where = "" if is_stream(name) else f" (see {left_of(name)})"
-        parts.append(f"{plural(left, 'value')} left out{where}")
+        beside = None if is_stream(name) else left_of(name)
+        listed = beside if args.left is None else args.left
+        parts.append(f"{plural(left, 'value')} left out{f' (see {listed})' if listed else ''}")
     broken = sum(bool(outcome.word) for outcome in report.outcomes)
     if broken:
         parts.append(f"{plural(broken, 'shard')} not read to the end")

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from shardtool.errors import UsageError
+from shardtool.errors import ShardtoolError, UsageError, reason_of
 from shardtool.export.line import header
 from shardtool.export.parquet import Sink, arrow
-from shardtool.export.target import Target, Written, is_stream, taken
+from shardtool.export.target import Target, Written, is_stream, left_of, taken
 from shardtool.export.work import (
     Chunk,
     Form,
@@ -32,8 +33,6 @@ from shardtool.export.work import (
 from shardtool.proof.children import Children, Died, Tell
 from shardtool.proof.columns import Name
 from shardtool.words import names
-
-_LEFT = ".left"
 
 Answer = TypeVar("Answer")
 Progress: TypeAlias = Callable[[Job, int, float], None]
@@ -83,11 +82,6 @@ class Report:
         return not self.left and not any(outcome.word for outcome in self.outcomes)
 
 
-def left_of(name: str) -> str:
-    """Return the file that what can't go out into a file is listed in."""
-    return name + _LEFT
-
-
 def export(
     jobs: Sequence[Job],
     wanted: Wanted,
@@ -95,6 +89,7 @@ def export(
     *,
     force: bool,
     progress: Progress,
+    left: str | None = None,
     first: Callable[[], Mapping[Path, Outcome]] | None = None,
 ) -> Report:
     """Write the values of shards into a file.
@@ -105,6 +100,8 @@ def export(
         name: the file; target.STDOUT for the standard output.
         force: replace files that are there.
         progress: told how it goes.
+        left: the file for the list of what can't go out; None for the one beside `name`, or none
+            where that is a stream.
         first: called when it is sure that the file can be written, for what takes long before a
             shard is read; returns how those ended that are not to be read at all, by path.
 
@@ -118,7 +115,7 @@ def export(
         arrow()
     report = Report()
     with contextlib.ExitStack() as stack:
-        files = stack.enter_context(_Files(name, wanted.form, force=force))
+        files = stack.enter_context(_Files(name, wanted.form, force=force, left=left))
         ended = first() if first is not None else {}
         if wanted.form != "parquet":
             to_read = [job for job in jobs if job.path not in ended]
@@ -192,25 +189,29 @@ def _nothing(job: Job, told: object) -> None:
 class _Files:
     """The file that is written, and the list of what could not go there."""
 
-    def __init__(self, name: str, form: Form, *, force: bool) -> None:
-        self._name = name
+    def __init__(self, name: str, form: Form, *, force: bool, left: str | None) -> None:
         self._force = force
-        self._lists = not is_stream(name)
-        if self._lists and not force and os.path.lexists(left_of(name)):
-            raise taken(left_of(name))
-        self._target = Target(name, force=force, compress=form != "parquet")
+        self._is_named = left is not None
+        self._list = left if left is not None else None if is_stream(name) else left_of(name)
         self._left: Target | None = None
-        self._sink: Sink | Target = self._target
-        if form == "parquet":
-            self._sink = Sink(self._target.file)
+        if self._list is not None and not self._is_named:
+            _check_list(self._list, force=force)
+        with contextlib.ExitStack() as stack:
+            self._target = stack.enter_context(
+                Target(name, force=force, compress=form != "parquet")
+            )
+            if self._is_named:  # whoever asked for it gets it, with nothing in it too
+                self._left = stack.enter_context(self._new_list())
+            self._sink: Sink | Target = self._target
+            if form == "parquet":
+                self._sink = Sink(self._target.file)
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> _Files:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._target.__exit__(*error)
-        if self._left is not None:
-            self._left.__exit__(*error)
+        self._stack.close()
 
     def begin(self, content: bytes) -> None:
         """Write what comes first."""
@@ -220,20 +221,54 @@ class _Files:
         """Write what a child told."""
         if chunk.out:
             self._sink.write(chunk.out)
-        if chunk.left and self._lists:
+        if chunk.left and self._list is not None:
             if self._left is None:
-                self._left = Target(left_of(self._name), force=self._force)
+                self._left = self._stack.enter_context(self._new_list())
             self._left.write(chunk.left)
 
+    def _new_list(self) -> Target:
+        assert self._list is not None
+        # By its name it is ours to replace, wherever a link of that name leads.
+        return Target(self._list, force=self._force, follows=self._is_named)
+
     def complete(self) -> list[Written]:
-        """Give the files their names: the list first, so that no file stands without it."""
+        """Give the files their names, when both are whole: the list first, so that no file
+        stands without it."""
         if isinstance(self._sink, Sink):
             self._sink.close()
-        if self._left is not None:
-            left = [self._left.complete()]
-        else:
-            left = []
-            if self._lists and self._force:
+        self._target.finish()
+        if self._left is None:
+            written = [self._target.publish()]
+            if self._list is not None and self._force:
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(left_of(self._name))  # of the file that is replaced
-        return [self._target.complete(), *left]
+                    os.unlink(self._list)  # of the file that was replaced
+            return written
+        self._left.finish()
+        left = self._left.publish()
+        try:
+            return [self._target.publish(), left]
+        except BaseException:
+            self._left.withdraw()
+            raise
+
+
+def _check_list(name: str, *, force: bool) -> None:
+    """Insist that there can be a list of that name, before a shard is read for hours.
+
+    Raises:
+        UsageError: there is a file, or with `force` something that is none.
+        ShardtoolError: there can't be one.
+    """
+    try:
+        kind = os.lstat(name).st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ShardtoolError(f"{name}: can't be written: {reason_of(error)}") from None
+    if not force:
+        raise taken(name)
+    if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind)):
+        raise UsageError(
+            f"{name}: expected a file, or nothing, found something else; what can't go out is "
+            "listed there: take another name"
+        )

@@ -1,27 +1,32 @@
-"""The file that is written: it has its name only once it is complete; or what is no file."""
+"""The file that is written: it has its name only once it is complete; or what is no file.
+
+While it is written it has a name of ours, and a lock. Who holds the lock of the file that has this
+name, and nobody else, takes the name away from it: by giving it its own, or because it is left
+from a run that was killed.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import gzip
 import hashlib
-import importlib
 import io
 import os
 import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, cast
 
 from shardtool.disk.durable import sync_directory, write_all
 from shardtool.errors import BusyError, ShardtoolError, UsageError, reason_of
+from shardtool.export.packing import Compressor, compressor
 
 STDOUT = "-"
-_LEVEL = 6  # of gzip, as gzip itself
-_ZSTD_LEVEL = 3  # as zstd itself
+_STDOUTS = {STDOUT, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}
 _LONGEST_NAME = 255  # bytes
+_ATTEMPTS = 10  # to make a file that nobody else takes for one that was left
+_LEFT = ".left"
 
 
 @dataclass(frozen=True)
@@ -33,14 +38,6 @@ class Written:
     sha256: str
 
 
-class Compressor(Protocol):
-    """Takes bytes and writes them, compressed or not, into the file."""
-
-    def write(self, content: bytes, /) -> Any: ...
-
-    def close(self) -> None: ...
-
-
 def is_stream(name: str) -> bool:
     """Say whether a name stands for what is written to directly: stdout, a FIFO, a device."""
     if name == STDOUT:
@@ -49,6 +46,48 @@ def is_stream(name: str) -> bool:
         return not stat.S_ISREG(os.stat(name).st_mode)
     except OSError:
         return False
+
+
+def is_stdout(name: str) -> bool:
+    """Say whether a name stands for the standard output: by itself, or as /dev/stdout does.
+
+    What is shown must not go between the values then.
+    """
+    if name in _STDOUTS:
+        return True
+    try:
+        there, ours = os.stat(name), os.fstat(1)
+    except OSError:
+        return False
+    # A file is one that is there, and /dev/null takes all.
+    is_channel = not stat.S_ISREG(there.st_mode) and (
+        not stat.S_ISCHR(there.st_mode) or os.isatty(1)
+    )
+    return is_channel and os.path.samestat(there, ours)
+
+
+def left_of(name: str) -> str:
+    """Return the file that what can't go out into a file is listed in.
+
+    Where a name is too long for that, a digest stands for it.
+    """
+    path = Path(name)
+    if len(os.fsencode(path.name + _LEFT)) <= _LONGEST_NAME:
+        return name + _LEFT
+    return str(path.with_name(_digest(path.name) + _LEFT))
+
+
+def place_of(name: str, *, follows: bool = True) -> Path:
+    """Return where a file lies, or will lie, whatever links lead there.
+
+    Args:
+        name: the file.
+        follows: a link of that name leads to it; else the link is what is replaced.
+    """
+    if follows:
+        return Path(os.path.realpath(name))
+    parent, own = os.path.split(os.path.abspath(name))
+    return Path(os.path.realpath(parent), own)
 
 
 class _Counted(io.RawIOBase):
@@ -90,13 +129,16 @@ class _Counted(io.RawIOBase):
 class Target:
     """A file on its way, or a stream; a context manager, which removes what is not complete."""
 
-    def __init__(self, name: str, *, force: bool, compress: bool = True) -> None:
+    def __init__(
+        self, name: str, *, force: bool, compress: bool = True, follows: bool = True
+    ) -> None:
         """Begin to write.
 
         Args:
             name: the file, or STDOUT; what ends in .gz or .zst is compressed.
             force: another file of that name is replaced, at the end.
             compress: the name's end says so; else it is written as it comes.
+            follows: a link of that name leads to the file; else the link is replaced.
 
         Raises:
             UsageError: the name is taken, or its compression is not installed.
@@ -106,12 +148,14 @@ class Target:
         self.name = name
         self._force = force
         self._temporary: Path | None = None
-        self._final = Path(os.path.realpath(name))
+        self._is_new = False
+        self._follows = follows
+        self._final = place_of(name, follows=follows)
         self._closes = name != STDOUT
         self._descriptor = self._opened()
         self.raw = _Counted(self._descriptor, name)
         try:
-            self._file = _compressor(name, self.raw) if compress else cast(Compressor, self.raw)
+            self._file = compressor(name, self.raw) if compress else cast(Compressor, self.raw)
         except BaseException:
             self._discard()
             raise
@@ -141,20 +185,48 @@ class Target:
         Raises:
             ShardtoolError: it can't be done; nothing has the name then.
         """
+        self.finish()
+        return self.publish()
+
+    def finish(self) -> None:
+        """End the file and make it durable, all but its name; no more can be written.
+
+        Raises:
+            ShardtoolError: it can't be done.
+        """
         if self._file is not self.raw:
             self._file.close()
-        written = Written(self.name, self.raw.count, self.raw.hexdigest())
+        if self._temporary is not None:
+            try:
+                os.fchmod(self._descriptor, 0o666 & ~_umask())
+                os.fsync(self._descriptor)
+            except OSError as error:
+                raise self._error(reason_of(error)) from None
+
+    def publish(self) -> Written:
+        """Give the file its name, when it is finished.
+
+        Raises:
+            ShardtoolError: it can't be done; nothing has the name then.
+        """
         if self._temporary is not None:
             try:
                 self._name_it(self._temporary)
             except OSError as error:
                 raise self._error(reason_of(error)) from None
             self._temporary = None
-        return written
+            self._is_new = not self._force
+        return Written(self.name, self.raw.count, self.raw.hexdigest())
+
+    def withdraw(self) -> None:
+        """Take the name away again, where nothing else had it and it is still this file's."""
+        if self._is_new and self._is_at(self._final):
+            with contextlib.suppress(OSError):
+                os.unlink(self._final)
 
     def _name_it(self, temporary: Path) -> None:
-        os.fchmod(self._descriptor, 0o666 & ~_umask())
-        os.fsync(self._descriptor)
+        if not self._is_at(temporary):
+            raise self._error(f"somebody took {temporary} away")
         if self._force:
             os.rename(temporary, self._final)
         else:
@@ -174,12 +246,15 @@ class Target:
         else:
             os.unlink(temporary)
 
+    def _is_at(self, path: Path) -> bool:
+        """Say whether a name is this file's."""
+        return _is_at(self._descriptor, path)
+
     def _opened(self) -> int:
         if self.name == STDOUT:
-            sys.stdout.flush()
-            return sys.stdout.fileno()
+            return _stdout()
         try:
-            if is_stream(self.name):
+            if self._follows and is_stream(self.name):
                 return os.open(self.name, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
             if os.path.lexists(self._final) and not self._force:
                 raise taken(self.name)
@@ -193,35 +268,45 @@ class Target:
     def _made(self, temporary: Path) -> int:
         """Make the temporary file; what a killed run left under its name goes.
 
-        A lock tells whether somebody still writes it.
+        A lock tells whether somebody still writes it. Before the lock is on it, another run may
+        take it for one that was left: then there is a next one.
         """
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            descriptor = os.open(temporary, flags, 0o600)
-        except FileExistsError:
-            self._sweep(temporary)
-            descriptor = os.open(temporary, flags, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return descriptor
+        for _ in range(_ATTEMPTS):
+            try:
+                descriptor = os.open(temporary, flags, 0o600)
+            except FileExistsError:
+                with contextlib.suppress(FileNotFoundError):
+                    self._sweep(temporary)
+                continue
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_at(descriptor, temporary):
+                    return descriptor
+            os.close(descriptor)
+        raise self._busy(temporary)
 
     def _sweep(self, temporary: Path) -> None:
         flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(temporary, flags)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.unlink(temporary)
+            if _is_at(descriptor, temporary):
+                os.unlink(temporary)
         except BlockingIOError:
-            raise BusyError(
-                f"{self.name}: another shardtool is writing it ({temporary}); wait for it"
-            ) from None
+            raise self._busy(temporary) from None
         finally:
             os.close(descriptor)
+
+    def _busy(self, temporary: Path) -> BusyError:
+        return BusyError(f"{self.name}: another shardtool is writing it ({temporary}); wait for it")
 
     def _discard(self) -> None:
         self.raw.is_over = True
         if self._temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(self._temporary)
+            if self._is_at(self._temporary):
+                with contextlib.suppress(OSError):
+                    os.unlink(self._temporary)
             self._temporary = None
         if self._closes:
             self._closes = False
@@ -239,43 +324,38 @@ def taken(name: str) -> UsageError:
     )
 
 
+def _stdout() -> int:
+    """Return the standard output, with nothing before it that waits to be written.
+
+    Raises:
+        ShardtoolError: it is closed, and what goes there would be nowhere.
+    """
+    if sys.__stdout__ is None:  # another one stands in for it, so that nothing fails that prints
+        raise ShardtoolError(f"{STDOUT}: expected an open standard output, found it closed")
+    sys.stdout.flush()
+    return sys.stdout.fileno()
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Say whether a name is an open file's."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except OSError:
+        return False
+
+
 def _temporary_name(name: str) -> str:
-    whole = f".{name}.part"
+    whole = f".{name}.shardtool-part"
     if len(os.fsencode(whole)) <= _LONGEST_NAME:
         return whole
-    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()}.part"
+    return f".{_digest(name)}.shardtool-part"
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()
 
 
 def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
-
-
-def _compressor(name: str, raw: _Counted) -> Compressor:
-    if name.endswith(".gz"):
-        # No name and no time in it: the same values make the same file.
-        return gzip.GzipFile("", "wb", _LEVEL, cast(BinaryIO, raw), mtime=0)
-    if name.endswith(".zst"):
-        return _zstd(raw)
-    return cast(Compressor, raw)
-
-
-def _zstd(raw: _Counted) -> Compressor:
-    """Return what compresses with zstd: Python's own from 3.14 on, else the extra's.
-
-    Raises:
-        UsageError: there is neither.
-    """
-    with contextlib.suppress(ImportError):
-        own = importlib.import_module("compression.zstd")
-        return cast(Compressor, own.ZstdFile(raw, "wb", level=_ZSTD_LEVEL))
-    try:
-        import zstandard
-    except ImportError:
-        raise UsageError(
-            "a file that ends in .zst needs zstandard, which is not installed: "
-            "pip install 'shardtool[zstd]', or take .gz"
-        ) from None
-    compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
-    return cast(Compressor, compressor.stream_writer(cast(BinaryIO, raw), closefd=False))

@@ -343,7 +343,7 @@ def test_an_interrupt_while_it_compares_leaves_nothing(tmp_path: Path) -> None:
     while not list(tmp_path.glob("shardtool-links-*/*/s*")):  # a child has begun to read
         assert time.monotonic() < end
         time.sleep(0.005)
-    assert (tmp_path / ".x.lp.part").stat().st_size == 0
+    assert (tmp_path / ".x.lp.shardtool-part").stat().st_size == 0
     running.send_signal(signal.SIGINT)
     _, told = running.communicate()
     assert running.returncode == 130

@@ -9,7 +9,11 @@ import pytest
 
 from fixtures import Node, Row
 from shardtool.errors import ShardtoolError
+from shardtool.export.columns import NOTHING_KNOWN, Selection
+from shardtool.export.line import Style
+from shardtool.export.run import export
 from shardtool.export.target import Target
+from shardtool.export.work import Job, Wanted
 from tests.conftest import Mount, Run
 from tests.faults.injection import injected
 
@@ -35,8 +39,8 @@ def struck(node: Node, out: Path, call: str, number: int, action: str, *words: s
 
     Returns whether it came so far. The child that reads is not traced: it writes no file.
     """
-    places = [out, Path(f"{out}.left"), out.with_name(f".{out.name}.part")]
-    places += [out.with_name(f".{out.name}.left.part"), out.parent]
+    places = [out, Path(f"{out}.left"), out.with_name(f".{out.name}.shardtool-part")]
+    places += [out.with_name(f".{out.name}.left.shardtool-part"), out.parent]
     came, done = injected(
         ("--data", node.path, "export", "--to", out, "-q", *words),
         out.parent / "trace",
@@ -142,8 +146,42 @@ def test_a_file_on_its_way_is_its_owners_alone(tmp_path: Path) -> None:
     with Target(str(tmp_path / "x.lp"), force=False) as target:
         target.write(b"ours")
         (part,) = tmp_path.iterdir()
-        assert part.name == ".x.lp.part"
+        assert part.name == ".x.lp.shardtool-part"
         assert part.stat().st_mode & 0o777 == 0o600
         written = target.complete()
     assert written.bytes == 4
     assert [path.name for path in tmp_path.iterdir()] == ["x.lp"]
+
+
+@pytest.mark.usefixtures("strace")
+@pytest.mark.parametrize("call", ["write", "fsync", "fchmod", "rename"])
+def test_a_replacement_that_fails_leaves_the_old_file_its_list(call: str, tmp_path: Path) -> None:
+    """The new file needs no list, so that the old one's would go."""
+    node = Node(tmp_path / "data")
+    node.old_shard(1, rows=[Row("test", "cpu", "v", n, 1, float(n)) for n in range(20)])
+    out, left = tmp_path / "x.lp", tmp_path / "x.lp.left"
+    number = 0
+    while True:
+        number += 1
+        out.write_text("old")
+        left.write_text("of the old one")
+        if not struck(node, out, call, number, "error=EIO", "--force"):
+            break
+        assert out.read_text() != "old" or left.exists()
+        assert left.exists() or len(out.read_text().splitlines()) == 22
+    assert number > 1
+    assert not left.exists()
+
+
+def test_a_new_list_goes_where_its_file_can_not_be_named(node: Node, tmp_path: Path) -> None:
+    directory = tmp_path / "out"
+    directory.mkdir()
+    out = directory / "x.lp"
+    job = Job(node.shard_db / "00001", "leveldb", is_new=False, size=1000)
+    wanted = Wanted(Selection(), "line", Style(), NOTHING_KNOWN)
+    with pytest.raises(ShardtoolError, match="--force"):
+        export(
+            [job], wanted, str(out), force=False, progress=lambda *told: out.write_text("theirs")
+        )
+    assert out.read_text() == "theirs"
+    assert names(directory) == {"x.lp"}

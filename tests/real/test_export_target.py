@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import re
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from shardtool.errors import ShardtoolError, UsageError
+from shardtool.errors import BusyError, ShardtoolError, UsageError
+from shardtool.export import target as module
 from shardtool.export.parquet import arrow
 from shardtool.export.target import Target
 
@@ -44,7 +46,7 @@ def test_the_umask_decides_who_may_read_what_is_complete(end: str, tmp_path: Pat
 
 def test_a_link_under_the_temporary_name_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("mine")
-    (tmp_path / ".x.part").symlink_to(tmp_path / "precious")
+    (tmp_path / ".x.shardtool-part").symlink_to(tmp_path / "precious")
     with (
         pytest.raises(ShardtoolError, match="can't be written"),
         Target(str(tmp_path / "x"), force=True),
@@ -69,3 +71,46 @@ def test_an_extra_that_is_missing_is_named(
     with pytest.raises(UsageError, match=re.escape("shardtool[zstd]")):
         Target(str(tmp_path / "x.zst"), force=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_another_run_took_for_a_leftover_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = tmp_path / ".x.shardtool-part"
+    calls: list[int] = []
+
+    def slow(descriptor: int, how: int) -> None:
+        """Lock a file, after another run has found it without a lock, the first time."""
+        calls.append(descriptor)
+        if len(calls) == 1:
+            part.unlink()
+        fcntl.flock(descriptor, how)
+
+    monkeypatch.setattr(module, "fcntl", type("Slow", (), {**vars(fcntl), "flock": slow}))
+    with Target(str(tmp_path / "x"), force=False) as target:
+        target.write(b"ours")
+        target.complete()
+    assert (tmp_path / "x").read_bytes() == b"ours"
+    assert len(calls) == 2
+
+
+def test_no_other_runs_file_is_named_nor_removed(tmp_path: Path) -> None:
+    part = tmp_path / ".x.shardtool-part"
+    with Target(str(tmp_path / "x"), force=False) as target:
+        target.write(b"ours")
+        part.unlink()
+        part.write_text("half of theirs")
+        with pytest.raises(ShardtoolError, match="took"):
+            target.complete()
+    assert part.read_text() == "half of theirs"
+    assert [path.name for path in tmp_path.iterdir()] == [part.name]
+
+
+def test_two_at_once_are_one_and_a_busy_one(tmp_path: Path) -> None:
+    with (
+        Target(str(tmp_path / "x"), force=True) as target,
+        pytest.raises(BusyError, match="another shardtool"),
+        Target(str(tmp_path / "x"), force=True),
+    ):
+        pass
+    assert target.name == str(tmp_path / "x")
