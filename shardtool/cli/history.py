@@ -100,12 +100,17 @@ def _is_end(record: dict[str, Any]) -> bool:
     return record["event"] not in ("intent", "renamed")
 
 
+def _count(value: object) -> int | None:
+    """Return a count; a record that was tampered with may have anything there, and the sum of two
+    numbers of 4,300 digits is one that Python does not print."""
+    return value if isinstance(value, int) and 0 <= value < 1 << 63 else None
+
+
 def _lost(record: dict[str, Any]) -> str | None:
     """Say what a proof that a record rests on found, where values were lost."""
-    missing, different = record.get("missing"), record.get("different")
-    values = record.get("values")
-    # A record that was tampered with may have anything there.
-    if not (isinstance(missing, int) and isinstance(different, int) and isinstance(values, int)):
+    missing, different = _count(record.get("missing")), _count(record.get("different"))
+    values = _count(record.get("values"))
+    if missing is None or different is None or values is None:
         return None
     return f"{missing + different:,} of {values:,} values lost" if missing or different else None
 
@@ -159,8 +164,8 @@ def _detail(record: dict[str, Any]) -> str:
         value = _SAID[key](record) if key in _SAID else record.get(key)
         if value is None:
             continue
-        if key == "freed_bytes" and isinstance(value, int) and 0 <= value < 1 << 63:
-            parts.append(f"freed {size(value)}")
+        if key == "freed_bytes" and (freed := _count(value)) is not None:
+            parts.append(f"freed {size(freed)}")
         elif isinstance(value, list):
             parts.append(", ".join(str(item) for item in value))
         else:

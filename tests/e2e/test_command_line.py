@@ -319,6 +319,20 @@ def test_a_bad_state_of_our_own_never_hides_the_shards(
     assert "journal" in done.stderr
 
 
+@pytest.mark.parametrize("number", ["9" * 4300, "-1", "true", '"x"'])
+def test_history_shows_a_record_whose_counts_nobody_counted(
+    number: str, tmp_path: Path, shardtool: Run
+) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    (node.db / ".shardtool").mkdir()
+    counts = "".join(f', "{name}": {number}' for name in ("missing", "different", "values"))
+    record = f'{{"schema": "shardtool/journal/1", "event": "deleted", "lost": 1{counts}}}\n'
+    (node.db / ".shardtool/journal").write_text(record)
+    done = shardtool("--data", node.path, "history")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "deleted" in done.stdout
+
+
 def test_a_long_stray_name_does_not_widen_the_table(tmp_path: Path, shardtool: Run) -> None:
     node = migrated(tmp_path, 1)
     (node.shard_db / ("n" * 240)).touch()
