@@ -1,10 +1,13 @@
-"""What readers of files that others write share: opening a hostile one, telling zeros."""
+"""What readers of files that others write share: opening a hostile one, telling zeros, a
+directory for links to them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -34,6 +37,27 @@ def opened_file(path: Path, limit: int) -> Iterator[tuple[BinaryIO, int]]:
             raise OSError(0, f"{found.st_size} bytes, more than the {limit} it may have")
         with open(descriptor, "rb", closefd=False) as file:
             yield file, found.st_size
+
+
+@contextlib.contextmanager
+def temporary_directory(*, prefix: str = "", parent: Path | None = None) -> Iterator[Path]:
+    """Make a directory of its owner's alone and yield it; at the end it goes, as far as it can.
+
+    Not tempfile's own, which sets the mode of what it can't remove and, until Python 3.11.8 and
+    3.12.1, follows a link to do so: in a directory of links that is the mode of a user's file.
+
+    Args:
+        prefix: what its name begins with.
+        parent: where it is made; None for the usual place.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def zeros_until_end(file: BinaryIO) -> bool:

@@ -13,7 +13,6 @@ import operator
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any, Protocol, TypeAlias
 
 from shardtool.datadir.inventory import ENGINES
 from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
+from shardtool.disk.files import temporary_directory
 from shardtool.errors import ShardtoolError, reason_of
 from shardtool.influxdb import leveldb
 
@@ -135,10 +135,8 @@ def _linked(directory: int, names: list[str], scratch: Path) -> Iterator[Path]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            made = tempfile.TemporaryDirectory(
-                prefix="s", dir=scratch, ignore_cleanup_errors=True
-            )  # it is the caller's to remove with all that is in it
-            links = Path(stack.enter_context(made))
+            # What resists is the caller's to remove, with all of `scratch`.
+            links = stack.enter_context(temporary_directory(prefix="s", parent=scratch))
             for name in names:
                 os.symlink(f"/proc/self/fd/{directory}/{name}", links / name)
         except OSError as error:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened
+from shardtool.disk.files import temporary_directory
 from shardtool.errors import ShardtoolError, reason_of
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -117,8 +118,8 @@ class Children(Generic[Item, Answer]):
     def _answer(self, item: Item, scratch: Path, writer: Connection) -> None:
         message: tuple[str, Any]
         try:
-            with tempfile.TemporaryDirectory(dir=scratch) as own:
-                answer = self._work(item, Path(own), lambda told: writer.send(("told", told)))
+            with temporary_directory(parent=scratch) as own:
+                answer = self._work(item, own, lambda told: writer.send(("told", told)))
             message = "answer", answer
         except ShardtoolError as error:
             message = "error", str(error)
@@ -192,8 +193,7 @@ def _made_and_locked(stack: contextlib.ExitStack) -> Path:
     """Make a directory with a lock on it, which tells other runs that it is in use."""
     while True:
         with contextlib.ExitStack() as made:
-            directory = tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
-            path = Path(made.enter_context(directory))
+            path = made.enter_context(temporary_directory(prefix=_PREFIX))
             # Before the lock is on it, another run may sweep it away: then there is a next one.
             with contextlib.suppress(FileNotFoundError, BlockingIOError):
                 descriptor = made.enter_context(opened(path, READ_DIRECTORY_ITSELF))

@@ -375,10 +375,17 @@ def restore_to(store: int, verified: Verification, target: Path, meter: Meter) -
                 sync_directory(staging)
                 # rename(2) replaces an empty directory, and no other.
                 os.rename(staging.name, target.name, src_dir_fd=parent, dst_dir_fd=parent)
-                os.fsync(parent)
             except BaseException:
                 remove_tree(parent, staging.name)
                 raise
+            try:
+                os.fsync(parent)
+            except OSError as error:
+                raise ShardtoolError(
+                    f"{target}: expected to make its name durable, found: {describe(error)}; "
+                    "the snapshot stands there, verified, but may not outlive a power cut: check "
+                    "the disk, and restore to another place"
+                ) from None
     return warnings
 
 
