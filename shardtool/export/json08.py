@@ -36,9 +36,7 @@ class Json08:
         def problem(part: Part) -> str:
             return trouble or _trouble_with(part)
 
-        cells = Cells.of(window, self._texts, problem, self._left)
-        if not cells.parts:
-            return b"", 0, 0
+        cells = Cells(window, self._texts, problem, self._left)
         points, lines = 0, []
         for columns, rows in _groups(cells):
             points += len(rows)
@@ -48,24 +46,32 @@ class Json08:
                 lines.append(f"{head}{','.join(rows[begin : begin + _POINTS])}]}}]\n")
         return "".join(lines).encode(), points, cells.values
 
+    def rest(self) -> tuple[bytes, int, int]:
+        """Return what `written` kept for later, as it does: nothing."""
+        return b"", 0, 0
+
 
 def _groups(cells: Cells) -> Iterator[tuple[list[str], list[str]]]:
     """Yield columns, and the points that have these and no others."""
-    names = [part.column.name.column for part in cells.parts]
-    identities = map(time_and_sequence, cells.points)
-    if cells.is_full:
-        row = f"[%d,%d,{','.join(['%s'] * len(names))}]"
-        table = zip(identities, zip(*cells.texts, strict=True), strict=True)
-        yield names, [row % (*identity, *texts) for identity, texts in table]
+    names = [column.name.column for column in cells.columns]
+    if cells.is_full and names:
+        form = f"[%d,%d,{','.join(['%s'] * len(names))}]"
+        identities = map(time_and_sequence, cells.points)
+        rows = zip(*(column.texts for column in cells.columns), strict=True)
+        yield (
+            names,
+            [form % (*identity, *texts) for identity, texts in zip(identities, rows, strict=True)],
+        )
         return
-    groups: dict[tuple[bool, ...], list[str]] = {}
-    for (time_us, sequence), *texts in zip(identities, *cells.texts, strict=True):
-        has = tuple(text is not None for text in texts)
-        values = ",".join(text for text in texts if text is not None)
-        groups.setdefault(has, []).append(f"[{time_us},{sequence},{values}]")
-    for has, rows in groups.items():
-        if any(has):
-            yield [name for name, there in zip(names, has, strict=True) if there], rows
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for point, row in cells.rows():
+        time_us, sequence = time_and_sequence(point)
+        values = ",".join(text for _, text in row)
+        groups.setdefault(tuple(place for place, _ in row), []).append(
+            f"[{time_us},{sequence},{values}]"
+        )
+    for places, points in groups.items():
+        yield [names[place] for place in places], points
 
 
 def _text(value: Value) -> str:

@@ -24,6 +24,8 @@ WHY = {
     "time": "a time that nanoseconds in 64 bits can't reach",
     "sequence": "a point whose sequence number does not fit the field",
     "same-time": "a point that would replace another of its series, of the same time",
+    "type": "a value of another type than the first one of its field in the file: a database of "
+    "today takes one type for a field",
     "integer": "an integer that a float can't hold exactly",
     "long": "names of more than 65,000 bytes together",
     "unnamed": "nobody has a name for the column: it is called by its id",

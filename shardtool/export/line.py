@@ -9,24 +9,29 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import repeat
 from typing import Literal, TypeAlias
 
 from shardtool.export.cells import Cells
+from shardtool.export.fieldtypes import FieldTypes
 from shardtool.export.left import Left
+from shardtool.export.rivals import Later, leave_other_types
 from shardtool.export.values import NoValueError, Texts, Value
-from shardtool.export.windows import Part, Window, repeated, sharing
-from shardtool.influxdb.keys import time_and_sequence
+from shardtool.export.windows import Part, Window, sharing
+from shardtool.influxdb.keys import time_and_sequence, time_bytes, time_of
 
 Sequences: TypeAlias = Literal["auto", "tag", "field", "none"]
 
 SEQUENCE = "sequence_number"
 # Nanoseconds of 64 bits, less the few that 1.x keeps for itself: whole microseconds within them.
 FIRST_US, LAST_US = -9_223_372_036_854_775, 9_223_372_036_854_775
-_INT64_END = 1 << 63
+# The same as keys without column ids have it.
+_FIRST, _END = time_bytes(FIRST_US), time_bytes(LAST_US + 1)
+_TIME_BYTES = 8
+_SEQUENCE_END = (1 << 63).to_bytes(8, "big")
 _EXACT = 1 << 53  # a float holds every integer up to here
 # A key (measurement, tags, and a field's key) of more bytes is refused; some are for the tag.
 _MOST_KEY = 65_535 - 100
@@ -76,58 +81,69 @@ def header(database: str) -> bytes:
 class Line:
     """Writes windows as lines."""
 
-    def __init__(self, left: Left, style: Style) -> None:
-        """Take what is not written, and how to write."""
+    def __init__(self, left: Left, style: Style, types: FieldTypes | None = None) -> None:
+        """Take what is not written, how to write, and the types of the file's fields."""
         self._left = left
         self._style = style
+        self._types = FieldTypes() if types is None else types
         self._texts = Texts(self._text)
+        self._later = Later(self._types)
 
     def written(self, window: Window) -> tuple[bytes, int, int]:
         """Return a window's lines, and how many points and values are in them."""
         measurement, trouble = _measurement(window.series)
+        taken = len(measurement.encode())
 
         def problem(part: Part) -> str:
-            return trouble or self._trouble_with(part, len(measurement.encode()))
+            if not part.column.is_named:
+                return "unnamed"
+            return trouble or self._trouble_with(part.column.name.column, taken)
 
-        cells = Cells.of(window, self._texts, problem, self._left)
-        if not cells.parts:
+        cells = Cells(window, self._texts, problem, self._left)
+        self._leave(cells, window)
+        if not cells.columns:
             return b"", 0, 0
-        self._leave_points(cells)
-        identities = list(map(time_and_sequence, cells.points))
-        times = [time_us * 1000 for time_us, _ in identities]
-        tags = self._tags(cells, identities)
-        extra = [f",{SEQUENCE}={sequence}i" for _, sequence in identities]
-        rows = _Rows(measurement, times, tags, extra if self._style.sequence == "field" else None)
-        lines = rows.full(cells) if cells.is_full else None
-        if lines is not None and max(map(len, lines), default=0) <= _LINE:
-            return "".join(lines).encode(), len(lines), cells.values
-        points, lines = rows.gaps(cells)
-        return "".join(lines).encode(), points, cells.values
+        rows = _Rows(measurement, self._tag(cells.every, window), self._extra)
+        points, values = cells.points, cells.values
+        wide = sum(max(map(len, column.texts)) for column in cells.columns)
+        is_simple = cells.is_full and wide <= _LINE
+        lines = rows.full(cells, points) if is_simple else rows.portions(cells)
+        return "".join(lines).encode(), len(points), values
 
-    def _leave_points(self, cells: Cells) -> None:
-        """Leave those that no line can identify."""
-        times = [time_us for time_us, _ in map(time_and_sequence, cells.points)]
-        if not FIRST_US <= times[0] <= times[-1] <= LAST_US:
-            beyond = [n for n, time_us in enumerate(times) if not FIRST_US <= time_us <= LAST_US]
-            cells.leave(beyond, "time", self._left)
-        if self._style.sequence in ("field", "none"):
-            cells.leave(repeated(cells.points, cells.window), "same-time", self._left)
+    def rest(self) -> tuple[bytes, int, int]:
+        """Return what `written` kept for later, as it does: nothing."""
+        return b"", 0, 0
+
+    def _leave(self, cells: Cells, window: Window) -> None:
+        """Leave what no line can say or identify."""
+        every = cells.every
+        if every[0] < _FIRST or every[-1] >= _END:
+            cells.leave_points({key for key in every if not _FIRST <= key < _END}, "time")
         if self._style.sequence == "field":
-            sequences = [sequence for _, sequence in map(time_and_sequence, cells.points)]
-            large = [n for n, sequence in enumerate(sequences) if sequence >= _INT64_END]
-            cells.leave(large, "sequence", self._left)
+            large = {key for key in every if key[_TIME_BYTES:] >= _SEQUENCE_END}
+            if large:
+                cells.leave_points(large, "sequence")
+        if self._style.sequence in ("field", "none"):
+            self._later.leave(cells, window)
+        else:
+            leave_other_types(cells, self._types)
 
-    def _tags(self, cells: Cells, identities: list[tuple[int, int]]) -> Iterable[str]:
+    def _tag(self, every: Sequence[bytes], window: Window) -> Callable[[bytes], str] | None:
+        """Return what gives the tag of a point, None where no point of a window has any."""
         if self._style.sequence == "tag":
-            return [f",{SEQUENCE}={sequence}" for _, sequence in identities]
-        if self._style.sequence == "auto":
-            places = sharing(cells.points, cells.window)
-            if places:
-                tags = [""] * len(identities)
-                for place in places:
-                    tags[place] = f",{SEQUENCE}={identities[place][1]}"
-                return tags
-        return repeat("")
+            return lambda point: f",{SEQUENCE}={time_and_sequence(point)[1]}"
+        places = sharing(every, window) if self._style.sequence == "auto" else ()
+        if not places:
+            return None
+        shared = {every[place] for place in places}
+        return lambda point: f",{SEQUENCE}={time_and_sequence(point)[1]}" if point in shared else ""
+
+    @property
+    def _extra(self) -> Callable[[bytes], str] | None:
+        """What gives another field of a point."""
+        if self._style.sequence != "field":
+            return None
+        return lambda point: f",{SEQUENCE}={time_and_sequence(point)[1]}i"
 
     def _text(self, value: Value) -> str:
         if isinstance(value, bool):
@@ -146,10 +162,7 @@ class Line:
             return repr(value)
         raise NoValueError("number")
 
-    def _trouble_with(self, part: Part, taken: int) -> str:
-        if not part.column.is_named:
-            return "unnamed"
-        column = part.column.name.column
+    def _trouble_with(self, column: str, taken: int) -> str:
         if column == "time" or (column == SEQUENCE and self._style.sequence != "none"):
             return "reserved"
         field, trouble = _field(column)
@@ -162,52 +175,48 @@ class _Rows:
     def __init__(
         self,
         measurement: str,
-        times: Sequence[int],
-        tags: Iterable[str],
-        extra: Sequence[str] | None,
+        tag: Callable[[bytes], str] | None,
+        extra: Callable[[bytes], str] | None,
     ) -> None:
         self._measurement = measurement
-        self._times = times
-        self._tags = tags
-        # What is the same for all of them has no end.
-        self._extra: Iterable[str] = repeat("") if extra is None else extra
+        self._tag = tag
+        self._extra = extra
 
-    def full(self, cells: Cells) -> list[str]:
+    def full(self, cells: Cells, points: Sequence[bytes]) -> list[str]:
         """Return a line for each point, where each has all columns."""
-        names = [_field(part.column.name.column)[0] for part in cells.parts]
+        names = [_field(column.name.column)[0] for column in cells.columns]
         fields = ",".join(f"{_percent(name)}=%s" for name in names)
         line = f"{_percent(self._measurement)}%s {fields}%s %d\n"
-        rows = zip(self._tags, *cells.texts, self._extra, self._times, strict=False)
-        return list(map(line.__mod__, rows))
+        # What is the same for all of them has no end.
+        tags = repeat("") if self._tag is None else map(self._tag, points)
+        extra = repeat("") if self._extra is None else map(self._extra, points)
+        times = [time_of(point) * 1000 for point in points]
+        texts = [column.texts for column in cells.columns]
+        return list(map(line.__mod__, zip(tags, *texts, extra, times, strict=False)))
 
-    def gaps(self, cells: Cells) -> tuple[int, list[str]]:
-        """Return how many points there are, and lines of what each of them has: one or more."""
-        columns = [
-            [text and f"{name}={text}" for text in texts]
-            for part, texts in zip(cells.parts, cells.texts, strict=True)
-            for name in [_field(part.column.name.column)[0]]
-        ]
-        points, lines = 0, []
-        rows = zip(self._tags, self._extra, self._times, *columns, strict=False)
-        for tag, extra, time_ns, *row in rows:
-            begin = self._measurement + tag
-            fields = list(filter(None, row))
-            points += bool(fields)
-            for some in _portions(fields):
-                lines.append(f"{begin} {some}{extra} {time_ns}\n")
-        return points, lines
+    def portions(self, cells: Cells) -> Iterator[str]:
+        """Yield lines of what each point has: one or more."""
+        names = [_field(column.name.column)[0] for column in cells.columns]
+        for point, row in cells.rows():
+            begin = self._measurement + ("" if self._tag is None else self._tag(point))
+            extra = "" if self._extra is None else self._extra(point)
+            time_ns = time_of(point) * 1000
+            for fields in _portions([f"{names[place]}={text}" for place, text in row]):
+                yield f"{begin} {fields}{extra} {time_ns}\n"
 
 
 def _portions(fields: Sequence[str]) -> Iterator[str]:
     """Yield fields joined, as many at a time as a line takes; at least one."""
+    if len(fields) == 1:
+        yield fields[0]
+        return
     begin = length = 0
     for place, text in enumerate(fields):
         if length and length + len(text) > _LINE:
             yield ",".join(fields[begin:place])
             begin, length = place, 0
         length += len(text) + 1
-    if fields:
-        yield ",".join(fields[begin:])
+    yield ",".join(fields[begin:])
 
 
 def _percent(text: str) -> str:

@@ -15,6 +15,10 @@ from shardtool.export.values import NoValueError, Value, decoded
 from shardtool.export.windows import Part, Window
 from shardtool.influxdb.keys import ID_BYTES, time_and_sequence
 
+# Rows, and bytes of their values, that windows are collected up to: a batch and its stream have a
+# cost of their own, and a window may be one value.
+_BATCH_ROWS = 1 << 14
+_BATCH_BYTES = 4 << 20
 _GROUP_ROWS = 1 << 18
 _GROUP_BYTES = 64 << 20
 # Of the values' columns, in the order of the schema.
@@ -60,6 +64,23 @@ def schema() -> Any:
     )
 
 
+class _Rows:
+    """Values that are to be written, as columns."""
+
+    def __init__(self) -> None:
+        self.databases: list[str] = []
+        self.series: list[str] = []
+        self.columns: list[str] = []
+        self.keys: list[bytes] = []
+        self.values: list[Value] = []
+        self.points = 0
+        self.bytes = 0
+
+    @property
+    def is_enough(self) -> bool:
+        return len(self.keys) >= _BATCH_ROWS or self.bytes >= _BATCH_BYTES
+
+
 class Parquet:
     """Writes windows as Arrow's record batches, which a Sink puts into a file."""
 
@@ -67,44 +88,53 @@ class Parquet:
         """Take what is not written."""
         self._left = left
         self._schema = schema()
+        self._rows = _Rows()
 
     def written(self, window: Window) -> tuple[bytes, int, int]:
-        """Return a window's values as an Arrow stream, and how many points and values it has."""
-        columns: list[str] = []
-        keys: list[bytes] = []
-        values: list[Value] = []
+        """Return values as an Arrow stream, and how many points and values are in it: those of
+        this window and of windows before it, or nothing yet."""
+        rows = self._rows
+        begin = len(rows.keys)
         for part in window.parts:
             why = _trouble_with(part)
             if why:
                 self._left.add_part(part, why)
                 continue
             found = self._good(part)
-            columns += [part.column.name.column] * len(found)
-            keys += [key for key, _ in found]
-            values += [value for _, value in found]
-        if not keys:
+            rows.columns += [part.column.name.column] * len(found)
+            rows.keys += [key for key, _ in found]
+            rows.values += [value for _, value in found]
+            rows.bytes += sum(map(len, part.values))
+        count = len(rows.keys) - begin
+        rows.databases += [window.database] * count
+        rows.series += [window.series] * count
+        rows.points += len({key[ID_BYTES:] for key in rows.keys[begin:]})
+        return self.rest() if rows.is_enough else (b"", 0, 0)
+
+    def rest(self) -> tuple[bytes, int, int]:
+        """Return what `written` kept for later, as it does."""
+        rows, self._rows = self._rows, _Rows()
+        if not rows.keys:
             return b"", 0, 0
         pa = arrow()
         buffer = pa.BufferOutputStream()
         with pa.ipc.new_stream(buffer, self._schema) as stream:
-            stream.write_batch(self._batch(window, columns, keys, values))
-        points = len({key[ID_BYTES:] for key in keys})
-        return buffer.getvalue().to_pybytes(), points, len(values)
+            stream.write_batch(self._batch(rows))
+        return buffer.getvalue().to_pybytes(), rows.points, len(rows.values)
 
-    def _batch(
-        self, window: Window, columns: list[str], keys: list[bytes], values: list[Value]
-    ) -> Any:
+    def _batch(self, rows: _Rows) -> Any:
         pa = arrow()
-        count = len(keys)
-        times, sequences = zip(*[time_and_sequence(key[ID_BYTES:]) for key in keys], strict=True)
+        times, sequences = zip(
+            *[time_and_sequence(key[ID_BYTES:]) for key in rows.keys], strict=True
+        )
         return pa.record_batch(
             [
-                pa.repeat(window.database, count),
-                pa.repeat(window.series, count),
-                pa.array(columns, pa.string()),
+                _texts(rows.databases),
+                _texts(rows.series),
+                _texts(rows.columns),
                 pa.array(times, pa.int64()).cast(self._schema.field("time").type),
                 pa.array(sequences, pa.uint64()),
-                *(self._typed(values, place, of) for place, of in enumerate(_TYPES)),
+                *(self._typed(rows.values, place, of) for place, of in enumerate(_TYPES)),
             ],
             schema=self._schema,
         )
@@ -160,6 +190,14 @@ class Sink:
             table = self._pa.Table.from_batches(self._held, schema=self._schema)
             self._file.write_table(table, row_group_size=max(self._rows, 1))
         self._held, self._rows, self._bytes = [], 0, 0
+
+
+def _texts(texts: Sequence[str]) -> Any:
+    """Return names as an array: most are the same as the one before them."""
+    pa = arrow()
+    if texts[0] == texts[-1] and len(set(texts)) == 1:
+        return pa.repeat(texts[0], len(texts))
+    return pa.array(texts, pa.string())
 
 
 def _trouble_with(part: Part) -> str:

@@ -122,25 +122,29 @@ def export(
             report.database = _one_database(to_read, wanted)
         if wanted.form == "line":
             files.begin(header(report.database))
+        types: dict[bytes, str] = {}  # of the fields that are in the file
         for job in jobs:
-            outcome = ended.get(job.path) or _exported(job, wanted, files, progress)
+            outcome = ended.get(job.path) or _exported(job, wanted, files, progress, types)
             report.outcomes.append(outcome)
             progress(job, outcome.values, 1.0)
         report.files = files.complete()
     return report
 
 
-def _exported(job: Job, wanted: Wanted, files: _Files, progress: Progress) -> Outcome:
+def _exported(
+    job: Job, wanted: Wanted, files: _Files, progress: Progress, types: dict[bytes, str]
+) -> Outcome:
     """Have a child read a shard, and write what it tells."""
     so_far = Outcome(job)
 
     def heard(job: Job, chunk: Chunk) -> None:
         files.take(chunk)
+        types.update(chunk.types)
         so_far.values, so_far.points, so_far.left = chunk.values, chunk.points, chunk.counts
         progress(job, chunk.values, chunk.part)
 
     def work(job: Job, scratch: Path, tell: Tell) -> Outcome:
-        return export_shard(job, wanted, scratch, tell)
+        return export_shard(job, wanted, scratch, tell, types)
 
     answer = _answer(Children(work, heard), job)
     if not isinstance(answer, Died):

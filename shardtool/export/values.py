@@ -82,14 +82,6 @@ def _text(content: bytes) -> str:
         raise NoValueError("bytes") from None
 
 
-_KINDS = {_STRING: "s", _DOUBLE_TAG: "f", b"\x20": "b", _INT64: "i"}
-
-
-def kinds_of(values: Sequence[bytes]) -> set[str]:
-    """Return the types among stored values: f, i, b, s for float, integer, boolean, string."""
-    return {_KINDS[tag] for tag in {stored[:1] for stored in values} if tag in _KINDS}
-
-
 class Texts(dict[bytes, "str | NoValueError"]):
     """What stored values are written as, or why they can't be; the usual ones are remembered.
 

@@ -15,7 +15,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from shardtool.export.columns import Column, Selection
 from shardtool.influxdb.engines import EngineError, Pair, Reader, Stream
@@ -34,8 +34,6 @@ _OPEN = 64  # iterators; each of them keeps a block of 64 KiB
 _FIRST_STEP, _MOST_STEP = 4, 128
 
 _TIME_BYTES = 8
-
-Item = TypeVar("Item")
 
 
 class Choice(Protocol):
@@ -94,14 +92,20 @@ class Window:
         """How many there are."""
         return sum(len(part.keys) for part in self.parts)
 
+    @property
+    def last_time(self) -> bytes:
+        """The time of its last point, as `before` of the next window has it."""
+        return max(part.keys[-1][ID_BYTES:] for part in self.parts)[:_TIME_BYTES]
+
     def points(self) -> Points:
         """Put the columns side by side."""
         first = self.parts[0]
         strides = _strides(first.keys)
         if all(_strides(part.keys) == strides for part in self.parts[1:]):
-            return Points(_suffixes(first.keys), True)
-        every: set[bytes] = set().union(*(_suffixes(part.keys) for part in self.parts))
-        return Points(sorted(every), False)
+            suffixes = _suffixes(first.keys)
+            return Points(suffixes, [suffixes] * len(self.parts), True)
+        columns = [_suffixes(part.keys) for part in self.parts]
+        return Points(sorted(set().union(*columns)), columns, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +114,13 @@ class Points:
 
     Args:
         suffixes: their keys without column ids, in order.
-        is_full: each of them has a value in each of the window's parts.
+        columns: of each of the window's parts, the points that it has values of, in order.
+        is_full: each part has a value of each point.
     """
 
     suffixes: list[bytes]
+    columns: list[list[bytes]]
     is_full: bool
-
-    def spread(self, part: Part, items: Sequence[Item]) -> Sequence[Item | None]:
-        """Given an item for each value of a part, return one for each point, None for nothing."""
-        if self.is_full:
-            return items
-        return list(map(dict(zip(_suffixes(part.keys), items, strict=True)).get, self.suffixes))
 
 
 def sharing(suffixes: Sequence[bytes], window: Window) -> list[int]:
@@ -147,11 +147,15 @@ def repeated(suffixes: Sequence[bytes], window: Window) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """How far a shard was read: all series before this one, and this one up to a key's end."""
+    """How far a shard was read: all series before this one, and this one up to a key's end.
+
+    `before` is the time of the last point that was read, as the next window has it.
+    """
 
     database: str
     series: str
     end: bytes
+    before: bytes
 
 
 def windows(
@@ -176,13 +180,14 @@ def windows(
     if choice is not None:
         columns = [column for column in columns if choice.has(column)]
     for (database, series), group in groupby(columns, _series_of):
-        low = selection.low
+        low, before = selection.low, b""
         if after is not None:
             if (database, series) < (after.database, after.series):
                 continue
             if (database, series) == (after.database, after.series):
-                low = after.end + b"\0"
-        yield from _Merge(reader, list(group), low, selection.high, choice).windows()
+                low, before = after.end + b"\0", after.before
+        merge = _Merge(reader, list(group), low, selection.high, choice)
+        yield from merge.windows(before)
 
 
 def _series_of(column: Column) -> tuple[str, str]:
@@ -207,8 +212,8 @@ class _Merge:
         share = _Share(pairs, max(_BYTES // count, 1), stays_open=count <= _OPEN)
         self._ahead = [_Ahead(reader, column, low, high, share, choice) for column in columns]
 
-    def windows(self) -> Iterator[Window]:
-        before = b""
+    def windows(self, before: bytes) -> Iterator[Window]:
+        """Yield what there is; `before` is the time of the last point that was read before."""
         while True:
             for ahead in self._ahead:
                 ahead.fill()
@@ -216,8 +221,11 @@ class _Merge:
             parts = tuple(part for ahead in self._ahead if (part := ahead.until(end)) is not None)
             if not parts:
                 return
-            yield Window(parts, end, before, goes_on)
-            before = max(part.keys[-1][ID_BYTES:] for part in parts)[:_TIME_BYTES]
+            window = Window(parts, end, before, goes_on)
+            del parts  # it is the receiver's alone, and may be large
+            yield window
+            before = window.last_time
+            del window
 
     def _end(self) -> tuple[bytes, bool]:
         """Return up to where (included) every column is known, and whether that is in the midst
@@ -234,13 +242,18 @@ class _Merge:
         return known, True
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Share:
-    """How far one column is read ahead, and whether its iterator stays where it is meanwhile."""
+    """How far one column is read ahead, and whether its iterator stays where it is meanwhile.
+
+    `held` are the bytes of all columns' values: where these are many, a column is read no further
+    than it has to be, whatever its own share is.
+    """
 
     pairs: int
     bytes: int
     stays_open: bool
+    held: int = 0
 
 
 class _Ahead:
@@ -265,6 +278,7 @@ class _Ahead:
         self._share = share
         self._choice = choice
         self._stream: Stream | None = None
+        self._held = 0  # bytes of its values
         self._largest = 0  # bytes of a value, of those that were read last
 
     @property
@@ -279,23 +293,25 @@ class _Ahead:
         """Read on until the share is full; at least one value is there, or the column is done."""
         if self.is_done or len(self.keys) >= self._share.pairs:
             return
-        held = sum(map(len, self._values))
+        share = self._share
         stream = self._stream or self._reader.pairs(self._next)
         step = self._step(_FIRST_STEP)
-        while not self.is_done and len(self.keys) < self._share.pairs:
-            if self.keys and held + self._largest > self._share.bytes:
+        while not self.is_done and len(self.keys) < share.pairs:
+            if self.keys and (self._held + self._largest > share.bytes or share.held >= _BYTES):
                 break
-            pairs = stream.take(min(step, self._share.pairs - len(self.keys) + 1))
-            held += self._add(pairs, step)
+            pairs = stream.take(min(step, share.pairs - len(self.keys) + 1))
+            self._add(pairs, step)
             step = self._step(2 * step)
-        self._stream = stream if self._share.stays_open and not self.is_done else None
+        self._stream = stream if share.stays_open and not self.is_done else None
 
     def _step(self, wanted: int) -> int:
+        if self._share.held >= _BYTES:
+            return 1
         room = self._share.bytes // (self._largest + 1)
         return max(1, min(wanted, room, _MOST_STEP))
 
-    def _add(self, pairs: list[Pair], step: int) -> int:
-        """Take what belongs to the column; return the bytes of its values."""
+    def _add(self, pairs: list[Pair], step: int) -> None:
+        """Take what belongs to the column."""
         mine: Sequence[Pair] = pairs
         if len(pairs) < step or pairs[-1][0] >= self._high:
             end = bisect_left(pairs, self._high, key=_key)
@@ -303,16 +319,20 @@ class _Ahead:
             self.is_done = not pairs or end < len(pairs)
             mine = pairs[:end]
         if not mine:
-            return 0
+            return
         self._next = mine[-1][0] + b"\0"
         self._check(mine)
         self._largest = max(len(value) for _, value in mine)
         if self._choice is not None and not (mine := self._choice.of(self.column, mine)):
-            return 0
+            return
         keys, values = zip(*mine, strict=True)
         self.keys += keys
         self._values += values
-        return sum(map(len, values))
+        self._holds(sum(map(len, values)))
+
+    def _holds(self, more: int) -> None:
+        self._held += more
+        self._share.held += more
 
     def _check(self, pairs: Sequence[Pair]) -> None:
         if {len(key) for key, _ in pairs} != {VALUE_KEY}:
@@ -329,6 +349,8 @@ class _Ahead:
             return None
         part = Part(self.column, self.keys[:count], self._values[:count])
         self.keys, self._values = self.keys[count:], self._values[count:]
+        # What is left is seldom much.
+        self._holds(sum(map(len, self._values)) - self._held)
         return part
 
 
@@ -348,4 +370,4 @@ def _strides(keys: Sequence[bytes]) -> tuple[bytes, bytes]:
 
 def place_of(window: Window) -> Place:
     """Return how far a shard was read when this window is done with."""
-    return Place(*_series_of(window.parts[0].column), window.end)
+    return Place(*_series_of(window.parts[0].column), window.end, window.last_time)

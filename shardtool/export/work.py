@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +17,11 @@ from shardtool.export.columns import (
     new_namer,
     old_namer,
 )
+from shardtool.export.fieldtypes import NOTHING_WRITTEN, FieldTypes
 from shardtool.export.json08 import Json08
 from shardtool.export.left import Left
 from shardtool.export.line import Line, Style
 from shardtool.export.parquet import Parquet
-from shardtool.export.values import kinds_of
 from shardtool.export.windows import Choice, Place, Window, place_of, windows
 from shardtool.influxdb.catalogue import Catalogue
 from shardtool.influxdb.engines import EngineBusyError, EngineError, Reader, open_shard
@@ -86,7 +86,8 @@ class Outcome:
         values: how many went out.
         points: how many points they are of.
         left: how many could not go out, by a word of left.WHY.
-        kinds: of each column in line protocol, the types that it holds: letters of values.KINDS.
+        kinds: of each column that holds values of other types than the file has of it, in line
+            protocol: letters of fieldtypes.type_of, that of the file first.
         word: why it was not read to its end: 'engine-unreadable', 'changing' or 'in-use'.
         detail: what was met, in words.
     """
@@ -111,6 +112,7 @@ class Chunk:
         points: how many points they are of.
         counts: how many could not, so far, by a word of left.WHY.
         part: how much of the shard is done with, from 0 to 1.
+        types: the types of fields that begin with what is in `out`; see FieldTypes.news.
     """
 
     out: bytes
@@ -119,6 +121,7 @@ class Chunk:
     points: int
     counts: Counter[str]
     part: float
+    types: dict[bytes, str] = field(default_factory=dict)
 
 
 class ChangedError(EngineError):
@@ -129,7 +132,13 @@ class Writer(Protocol):
     """A form that values are written in."""
 
     def written(self, window: Window) -> tuple[bytes, int, int]:
-        """Return a window as bytes, and how many points and values are in them."""
+        """Return a window as bytes, and how many points and values are in them.
+
+        What it keeps for later comes with a later one, or at the end.
+        """
+
+    def rest(self) -> tuple[bytes, int, int]:
+        """Return what `written` kept for later, as it does."""
 
 
 def databases_in(job: Job, wanted: Wanted, scratch: Path) -> frozenset[str]:
@@ -146,7 +155,13 @@ def databases_in(job: Job, wanted: Wanted, scratch: Path) -> frozenset[str]:
     return frozenset(column.name.database for column in columns if column.is_named)
 
 
-def export_shard(job: Job, wanted: Wanted, scratch: Path, tell: Tell) -> Outcome:
+def export_shard(
+    job: Job,
+    wanted: Wanted,
+    scratch: Path,
+    tell: Tell,
+    types: Mapping[bytes, str] = NOTHING_WRITTEN,
+) -> Outcome:
     """Read a shard, tell the parent its values as Chunks, and return how it ended.
 
     Where files vanish under the reader, as a running server's do, it goes on where it was.
@@ -156,8 +171,9 @@ def export_shard(job: Job, wanted: Wanted, scratch: Path, tell: Tell) -> Outcome
         wanted: what to write.
         scratch: a directory for links.
         tell: takes Chunks.
+        types: of the fields that are in the file already, as Chunks told them.
     """
-    work = _Work(job, wanted, tell)
+    work = _Work(job, wanted, tell, types)
     failure = ""
     for _ in range(_ATTEMPTS):
         before = ""
@@ -183,12 +199,13 @@ def export_shard(job: Job, wanted: Wanted, scratch: Path, tell: Tell) -> Outcome
 class _Work:
     """A shard that is being written: what is on its way, and how far it was read."""
 
-    def __init__(self, job: Job, wanted: Wanted, tell: Tell) -> None:
+    def __init__(self, job: Job, wanted: Wanted, tell: Tell, types: Mapping[bytes, str]) -> None:
         self._wanted = wanted
         self._tell = tell
         self._left = Left(job.name)
-        self._writer = _writer(wanted, self._left)
-        self._outcome = Outcome(job, left=self._left.counts)
+        self._types = FieldTypes(types)
+        self._writer = _writer(wanted, self._left, self._types)
+        self._outcome = Outcome(job, left=self._left.counts, kinds=self._types.several)
         self._place: Place | None = None
         self._out: list[bytes] = []
         self._size = 0
@@ -205,22 +222,22 @@ class _Work:
         columns = columns_of(reader, _namer(outcome.job, reader, wanted), wanted.selection)
         begun = _Begun(columns)
         for window in windows(reader, columns, wanted.selection, self._place, choice):
-            out, points, values = self._writer.written(window)
+            written = self._writer.written(window)
             self._place = place_of(window)
-            outcome.points += points
-            outcome.values += values
-            if wanted.form == "line":
-                self._note_kinds(window)
             self._part = begun.part(window)
-            self._send(out)
+            del window  # it may be large
+            self._send(written)
 
     def ended(self, word: str = "", detail: str = "") -> Outcome:
         """Send what is left to send, and return how it ended."""
-        self._send(b"", at_once=True)
+        self._send(self._writer.rest(), at_once=True)
         self._outcome.word, self._outcome.detail = word, detail
         return self._outcome
 
-    def _send(self, out: bytes, *, at_once: bool = False) -> None:
+    def _send(self, written: tuple[bytes, int, int], *, at_once: bool = False) -> None:
+        out, points, values = written
+        self._outcome.points += points
+        self._outcome.values += values
         left = self._left.take()
         if out:
             self._out.append(out)
@@ -229,17 +246,11 @@ class _Work:
             return
         # An Arrow stream is a message of its own; lines can be joined.
         parts = self._out if self._wanted.form == "parquet" else [b"".join(self._out)]
-        for place, part in enumerate(parts or [b""]):
-            lines = left if place == 0 else b""
-            told = self._outcome
-            self._tell(Chunk(part, lines, told.values, told.points, told.left, self._part))
+        told, types = self._outcome, self._types.news()
+        for part in parts or [b""]:
+            self._tell(Chunk(part, left, told.values, told.points, told.left, self._part, types))
+            left, types = b"", {}
         self._out, self._size = [], 0
-
-    def _note_kinds(self, window: Window) -> None:
-        known = self._outcome.kinds
-        for part in window.parts:
-            name = part.column.name
-            known[name] = "".join(sorted({*known.get(name, ""), *kinds_of(part.values)}))
 
 
 class _Begun:
@@ -256,9 +267,9 @@ class _Begun:
         return self._ends.get((window.database, window.series), 0) / self._count
 
 
-def _writer(wanted: Wanted, left: Left) -> Writer:
+def _writer(wanted: Wanted, left: Left, types: FieldTypes) -> Writer:
     if wanted.form == "line":
-        return Line(left, wanted.style)
+        return Line(left, wanted.style, types)
     return Json08(left) if wanted.form == "json" else Parquet(left)
 
 

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from fixtures import Node, Row
+from fixtures.encode import Value
 from shardtool.export import work
 from shardtool.export.columns import NOTHING_KNOWN, Column, Selection, old_namer
-from shardtool.export.line import Style
+from shardtool.export.line import Line, Style
 from shardtool.export.run import Report, export
-from shardtool.export.windows import Choice, windows
+from shardtool.export.windows import Choice, Window, windows
 from shardtool.export.work import Job, Wanted
 from shardtool.influxdb.engines import EngineError, Pair, Reader, Stream
 
@@ -145,3 +146,40 @@ def test_a_choice_among_values_is_made_in_the_child_that_reads(node: Node, tmp_p
     wanted = Wanted(Selection(), "line", Style(), NOTHING_KNOWN, choosing)
     report = exported(jobs_of(node), tmp_path / "x.lp", wanted)
     assert [outcome.values for outcome in report.outcomes] == [0, 3000, 0]
+
+
+def values_in(file: Path) -> list[str]:
+    return [line.split(" ")[1] for line in file.read_text().splitlines()[2:]]
+
+
+def test_a_field_keeps_its_type_from_shard_to_shard(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data")
+    values: list[Value] = [1, 2.5, 3, "x"]
+    for number, value in enumerate(values, 1):
+        node.old_shard(number, rows=[Row("test", "a", "v", number, 1, value)])
+    report = exported(jobs_of(node), tmp_path / "x.lp")
+    assert values_in(tmp_path / "x.lp") == ["v=1i", "v=3i"]
+    assert [dict(outcome.left) for outcome in report.outcomes] == [{}, {"type": 1}, {}, {"type": 1}]
+    assert [name.column for name in report.mixed] == ["v"]
+
+
+@pytest.mark.usefixtures("no_orphans")
+def test_the_type_of_a_value_that_never_arrived_counts_for_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    node = Node(tmp_path / "data")
+    values: list[Value] = [1, "x", "y"]
+    for number, value in enumerate(values, 1):
+        node.old_shard(number, rows=[Row("test", "a", "v", number, 1, value)])
+    whole = Line.written
+
+    def dies(writer: Line, window: Window) -> tuple[bytes, int, int]:
+        found = whole(writer, window)
+        if b"v=1i" in found[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return found
+
+    monkeypatch.setattr(Line, "written", dies)
+    report = exported(jobs_of(node), tmp_path / "x.lp")
+    assert [outcome.word for outcome in report.outcomes] == ["engine-unreadable", "", ""]
+    assert values_in(tmp_path / "x.lp") == ['v="x"', 'v="y"']

@@ -13,6 +13,7 @@ from line_protocol_parser import parse_line
 
 from fixtures.encode import field_value
 from shardtool.export.columns import Column
+from shardtool.export.fieldtypes import FieldTypes
 from shardtool.export.left import WHY, Left
 from shardtool.export.line import FIRST_US, LAST_US, Line, Sequences, Style, header
 from shardtool.export.values import Value
@@ -199,6 +200,67 @@ def test_a_point_that_would_replace_another_is_left() -> None:
     lines, rest = written(window_of("m", points), sequence="field")
     assert lines == ["m v=2i,sequence_number=1i 2000"]
     assert [(one["sequence_number"], one["why"]) for one in rest] == [(7, "same-time")]
+
+
+def test_a_point_that_replaces_none_in_the_file_is_not_left() -> None:
+    points: Points = {(1, 1): {"v": math.nan}, (1, 2): {"v": 2.5}, (1, 3): {"v": 3.5}}
+    for sequence in ("none", "field"):
+        lines, rest = written(window_of("m", points), sequence=sequence)
+        assert len(lines) == 1
+        assert lines[0].startswith("m v=2.5")
+        assert [(one["sequence_number"], one["why"]) for one in rest] == [
+            (1, "number"),
+            (3, "same-time"),
+        ]
+
+
+def test_a_field_takes_the_type_of_its_first_value_and_others_are_left() -> None:
+    points: Points = {
+        (1, 1): {"v": math.nan, "w": 1},
+        (2, 1): {"v": 1, "w": 2},
+        (3, 1): {"v": 2.5, "w": 3},
+        (4, 1): {"v": "x", "w": 4},
+        (5, 1): {"v": 3, "w": True},
+    }
+    lines, rest = written(window_of("m", points))
+    assert lines == [
+        "m w=1i 1000",
+        "m v=1i,w=2i 2000",
+        "m w=3i 3000",
+        "m w=4i 4000",
+        "m v=3i 5000",
+    ]
+    assert [(one["column"], one["value"], one["why"]) for one in rest] == [
+        ("v", "nan", "number"),
+        ("v", 2.5, "type"),
+        ("v", "x", "type"),
+        ("w", True, "type"),
+    ]
+
+
+def test_integers_that_are_written_as_floats_are_of_one_type_with_floats() -> None:
+    types = FieldTypes()
+    points: Points = {(1, 1): {"v": 1}, (2, 1): {"v": 2.5}}
+    line = Line(Left("00001"), Style(floats=True), types)
+    assert line.written(window_of("m", points))[0] == b"m v=1.0 1000\nm v=2.5 2000\n"
+    assert types.several == {}
+
+
+def test_fields_of_several_types_are_told_with_that_of_the_file_first() -> None:
+    types = FieldTypes()
+    points: Points = {(1, 1): {"v": 1, "w": 1}, (2, 1): {"v": "x"}, (3, 1): {"v": True}}
+    Line(Left("00001"), Style(), types).written(window_of("m", points))
+    assert types.several == {Name("db", "m", "v"): "ibs"}
+    Line(Left("00001"), Style(), types).written(window_of("m", {(4, 1): {"v": 0.5}}))
+    assert types.several == {Name("db", "m", "v"): "ibsf"}
+
+
+def test_a_column_that_nobody_has_a_name_for_is_called_unnamed() -> None:
+    left = Left("00001")
+    column = Column(new_column_id(1), Name("", "", "#01"))
+    key = column.id + time_bytes(1) + bytes(8)
+    Line(left, Style()).written(Window((Part(column, [key], [field_value(1)]),), b"\xff" * 16))
+    assert left.counts == {"unnamed": 1}
 
 
 def test_a_point_with_very_many_columns_takes_several_lines_of_one_time() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fixtures.encode import field_value
 from shardtool.export.left import WHY
-from shardtool.export.values import NoValueError, Texts, Value, decoded, kinds_of
+from shardtool.export.values import NoValueError, Texts, Value, decoded
 from shardtool.influxdb.messages import MessageError, message_class, parse, value_of
 
 VALUES = st.one_of(
@@ -107,8 +107,3 @@ def test_what_is_remembered_is_bounded() -> None:
     texts[field_value("x" * 1000)]
     assert len(texts) <= 1 << 15
     assert max(map(len, texts)) < 100
-
-
-def test_the_types_of_values_are_told_by_their_tags() -> None:
-    assert kinds_of([field_value(value) for value in ("a", 1, 1.0, True)]) == set("sifb")
-    assert kinds_of([b"", b"\x30\x01"]) == set()

@@ -27,7 +27,7 @@ class Memory:
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self.path = Path("/shard")
-        self.given = 0
+        self.given = self.given_bytes = 0
         self._pairs = sorted(pairs)
         self._keys = [key for key, _ in self._pairs]
 
@@ -51,6 +51,7 @@ class MemoryStream:
         found = self._pairs[self._at : self._at + count]
         self._at += len(found)
         self._reader.given += len(found)
+        self._reader.given_bytes += sum(len(value) for _, value in found)
         return found
 
 
@@ -65,14 +66,15 @@ def columns(count: int, series: str = "s") -> list[Column]:
 
 def rows(found: Sequence[Window]) -> list[tuple[bytes, dict[bytes, bytes]]]:
     """Return the points of windows with what they have by column id."""
-    every = []
+    every: list[tuple[bytes, dict[bytes, bytes]]] = []
     for window in found:
         points = window.points()
-        spread = [points.spread(part, part.values) for part in window.parts]
-        for place, suffix in enumerate(points.suffixes):
-            cells = zip(window.parts, spread, strict=True)
-            row = {p.column.id: v[place] for p, v in cells}
-            every.append((suffix, {k: v for k, v in row.items() if v is not None}))
+        row: dict[bytes, dict[bytes, bytes]] = {suffix: {} for suffix in points.suffixes}
+        for part, suffixes in zip(window.parts, points.columns, strict=True):
+            for suffix, value in zip(suffixes, part.values, strict=True):
+                row[suffix][part.column.id] = value
+        assert points.is_full == all(len(one) == len(window.parts) for one in row.values())
+        every += row.items()
     return every
 
 
@@ -214,3 +216,29 @@ def test_columns_that_no_index_has_are_found_and_kept_apart() -> None:
         ("c", True),
     ]
     assert len(list(windows(reader, found, Selection()))) == 3
+
+
+def test_a_reader_that_begins_again_knows_the_last_point_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_PAIRS", 40)
+    reader = Memory([(key_of((1, 7, sequence)), b"") for sequence in range(100)])
+    first = next(windows(reader, columns(1), Selection()))
+    again = list(windows(reader, columns(1), Selection(), place_of(first)))
+    later = [len(repeated(window.points().suffixes, window)) for window in [first, *again]]
+    assert sum(later) == 99
+
+
+@pytest.mark.parametrize("small", [0, 300])
+def test_large_values_of_many_columns_are_read_one_by_one(small: int) -> None:
+    """However many values were small before."""
+    large = bytes(1 << 20)
+    cells = [(column, time, 1) for column in range(1, 61) for time in range(small + 9)]
+    reader = Memory([(key_of(cell), large if cell[1] >= small else b"") for cell in cells])
+    gone = most = 0
+    for window in windows(reader, columns(60), Selection()):
+        most = max(most, reader.given_bytes - gone)
+        gone += sum(len(value) for part in window.parts for value in part.values)
+    assert gone == 60 * 9 * len(large)
+    # One of each column has to be there; the others are what a single column may be read ahead by.
+    assert most <= (60 + 16 + 9) * len(large)
