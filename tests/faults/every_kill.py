@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from tests.faults.injection import killed_at, recorded
 from tests.faults.injection_calls import Call
 
 Words = tuple[str | Path, ...]
+T = TypeVar("T")
 
 
 def _no_session() -> AbstractContextManager[Words]:
@@ -115,8 +117,8 @@ def kill_at_every_call(
     world.fresh()
     with world.session() as more:
         points = world.record(more)
-    world.laws()
-    wanted = world.outcome()
+    held(world.laws)
+    wanted = held(world.outcome)
     chosen = choose(points)
     assert chosen, "no call is left to be killed at"
     for call in chosen:
@@ -124,10 +126,10 @@ def kill_at_every_call(
         with world.session() as more, about(f"killed at {call}"):
             words = (*world.words, *more)
             killed_at(words, world.trace, call, world.environment)
-            world.laws()
+            held(world.laws)
             world.rerun(more)
-            world.laws()
-            assert world.outcome() == wanted
+            held(world.laws)
+            assert held(world.outcome) == wanted
 
 
 def renames_and_what_follows(calls: Sequence[Call]) -> list[Call]:
@@ -142,6 +144,14 @@ def renames_and_what_follows(calls: Sequence[Call]) -> list[Call]:
 def every(step: int, begin: int) -> Callable[[Sequence[Call]], Sequence[Call]]:
     """Choose each `step`-th call from `begin` on: parts of a test for several processes."""
     return lambda calls: calls[begin::step]
+
+
+def held(look: Callable[[], T]) -> T:
+    """Look at what a command has left; what is not there or can't be parsed breaks a law."""
+    try:
+        return look()
+    except (OSError, ValueError, LookupError) as error:
+        raise AssertionError(f"what should be there is not: {error!r}") from error
 
 
 @contextlib.contextmanager

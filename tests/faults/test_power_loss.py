@@ -29,11 +29,11 @@ NAMES = [
 def test_a_power_cut_breaks_no_law_and_a_rerun_finishes(
     name: str, shardtool: Run, tmp_path: Path
 ) -> None:
-    cut_the_power_everywhere(WORLDS[name](tmp_path, shardtool), most_reruns=150)
+    cut_the_power_everywhere(WORLDS[name](tmp_path, shardtool), most_states=400, most_reruns=40)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_some_power_cuts_break_no_law_and_a_rerun_finishes(
     name: str, shardtool: Run, tmp_path: Path
 ) -> None:
-    cut_the_power_everywhere(WORLDS[name](tmp_path, shardtool), most_states=60, most_reruns=3)
+    cut_the_power_everywhere(WORLDS[name](tmp_path, shardtool), most_states=40, most_reruns=2)

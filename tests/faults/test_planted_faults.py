@@ -1,0 +1,205 @@
+"""Tests of the tests: each of these mistakes in a copy of the tree must make its test fail.
+
+To add one, add a row: what is wrong, where, the old text and the new one, and the test that must
+find it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.planted import Fault, insist_that_it_is_found, plant
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("strace"), pytest.mark.timeout(1800)]
+
+
+def power(world: str) -> str:
+    """Name the test that cuts the power everywhere in a world."""
+    test = "test_a_power_cut_breaks_no_law_and_a_rerun_finishes"
+    return f"tests/faults/test_power_loss.py::{test}[{world}]"
+
+
+def kill(world: str, part: int) -> str:
+    """Name a part of the test that kills at every call in a world."""
+    test = "test_a_kill_at_any_call_breaks_no_law_and_a_rerun_finishes"
+    return f"tests/faults/test_every_kill.py::{test}[{world}-{part}]"
+
+
+def around_renames(world: str) -> str:
+    """Name the test that kills around the renames in a world."""
+    test = "test_a_kill_around_any_rename_breaks_no_law_and_a_rerun_finishes"
+    return f"tests/faults/test_every_kill.py::{test}[{world}]"
+
+
+EXECUTE = "shardtool/prune/execute.py"
+SYNC_TREE = """\
+            with opened(entry.path, READ_DIRECTORY_ITSELF, dir_fd=root) as descriptor:
+                os.fsync(descriptor)
+"""
+SET_APART = """\
+            os.rename(name, FORGOTTEN + name, src_dir_fd=store, dst_dir_fd=store)
+"""
+INTENT = "    _write(site, [_intent(d, site) for d in batch], in_place)\n"
+RENAMED = "    _write(site, events, states)\n"
+REMOVED = "    for deletion in renamed:\n        _remove_shard(deletion, site)\n"
+STATES = "    states = {d.name: _WHOLE_IN_TRASH for d in renamed} or in_place\n"
+
+FAULTS = (
+    Fault(
+        "the journal is not synced",
+        "shardtool/journal.py",
+        (("                os.fsync(journal)\n", ""),),
+        power("accepted"),
+    ),
+    Fault(
+        "the journal's name is not synced",
+        "shardtool/journal.py",
+        (("                    os.fsync(own)\n", ""),),
+        power("accepted"),
+    ),
+    Fault(
+        "a new directory's name is not synced",
+        "shardtool/disk/durable.py",
+        (("        sync_directory(directory.parent)\n", ""),),
+        power("accepted"),
+    ),
+    Fault(
+        "a torn line is not closed by the next writer",
+        "shardtool/journal.py",
+        (("(_TORN * bool(torn) + ", "("),),
+        power("marked"),
+    ),
+    Fault(
+        "a receipt gets its name before it is synced",
+        "shardtool/proof/receipts.py",
+        (("                        os.fsync(file)\n", ""),),
+        power("verified"),
+    ),
+    Fault(
+        "what has come to the trash is not synced before files go",
+        EXECUTE,
+        (("        os.fsync(site.trash)\n        if site", "        if site"),),
+        power("marked"),
+    ),
+    Fault(
+        "what has left shard_db is not synced before files go",
+        EXECUTE,
+        (("            os.fsync(site.shards)\n    except", "            pass\n    except"),),
+        power("marked"),
+    ),
+    Fault(
+        "the new storage is not synced before the old one goes",
+        EXECUTE,
+        (("            sync(directory)\n", "            pass\n"),),
+        power("proven_by_what_is_not_synced"),
+    ),
+    Fault(
+        "the names of the new shards are not synced before the old ones go",
+        EXECUTE,
+        ((", *((sync_directory, path) for path in above)]", "]"),),
+        power("proven_by_what_is_not_synced"),
+    ),
+    Fault(
+        "the intent is written after the rename",
+        EXECUTE,
+        ((INTENT, ""), (STATES, STATES + INTENT)),
+        around_renames("marked"),
+    ),
+    Fault(
+        "files go before the journal has the rename",
+        EXECUTE,
+        ((RENAMED + REMOVED, REMOVED + RENAMED),),
+        kill("marked", 0),
+    ),
+    Fault(
+        "a whole leftover goes without a record of its rename",
+        EXECUTE,
+        (('        if left.action == "remove" and not left.recorded:\n', "        if False:\n"),),
+        kill("left_whole", 0),
+    ),
+    Fault(
+        "what went right before a kill is never recorded",
+        "shardtool/cli/prune.py",
+        (("    left += gone_unrecorded(trash, history, layout.old_shards)\n", ""),),
+        kill("marked", 0),
+    ),
+    Fault(
+        "a snapshot is not synced before it is named",
+        "shardtool/snapshots/backup.py",
+        (("                    sync_tree(target)\n", ""),),
+        power("backed_up"),
+    ),
+    Fault(
+        "a snapshot's directories are not synced",
+        "shardtool/disk/copy.py",
+        (
+            (
+                SYNC_TREE,
+                "            pass\n",
+            ),
+        ),
+        power("backed_up"),
+    ),
+    Fault(
+        "a snapshot's name is not synced",
+        "shardtool/snapshots/backup.py",
+        (("            os.fsync(directory)\n", "            pass\n"),),
+        power("backed_up"),
+    ),
+    Fault(
+        "a snapshot has its name from the beginning",
+        "shardtool/snapshots/store.py",
+        (('PARTIAL = ".partial-"', 'PARTIAL = ""'),),
+        kill("backed_up", 0),
+    ),
+    Fault(
+        "the pending file of a restore is not synced",
+        "shardtool/disk/durable.py",
+        (("        os.fchmod(descriptor, mode)\n        os.fsync(descriptor)\n", ""),),
+        power("restored"),
+    ),
+    Fault(
+        "what a restore stages is not synced",
+        "shardtool/snapshots/restore.py",
+        (("                sync_tree(staged)\n", ""),),
+        power("restored_elsewhere"),
+    ),
+    Fault(
+        "the last rename of a restore is not synced",
+        "shardtool/snapshots/restore.py",
+        (
+            (
+                "        os.rename(move.staged, move.place)\n"
+                "        sync_directory(move.place.parent)\n",
+                "        os.rename(move.staged, move.place)\n",
+            ),
+        ),
+        power("restored"),
+    ),
+    Fault(
+        "a forgotten snapshot is removed under its name",
+        "shardtool/snapshots/forget.py",
+        (
+            (
+                SET_APART,
+                "",
+            ),
+            ("remove_tree(store, FORGOTTEN + name)", "remove_tree(store, name)"),
+        ),
+        kill("forgotten", 0),
+    ),
+    Fault(
+        "a forgotten snapshot's rename is not synced before files go",
+        "shardtool/snapshots/forget.py",
+        (("            os.fsync(store)\n", ""),),
+        power("forgotten"),
+    ),
+)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_planted_fault_is_found(fault: Fault, tmp_path: Path) -> None:
+    plant(fault, tmp_path / "copy")
+    insist_that_it_is_found(fault, tmp_path / "copy")
