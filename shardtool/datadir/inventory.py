@@ -274,22 +274,24 @@ def _scan_new_shard(directory: Path, name: str) -> NewShard | None:
         if kind != "directory":
             return NewShard(name, error=f"expected a directory, found a {kind}")
         with opened_quietly(directory / name, READ_DIRECTORY_ITSELF) as shard:
-            return NewShard(name, _engine(shard), measure(shard))
+            engine, error = _engine(shard)
+            return NewShard(name, engine, measure(shard), error)
     except FileNotFoundError:
         return None
     except OSError as error:
         return NewShard(name, error=reason_of(error))
 
 
-def _engine(shard: int) -> str:
-    """Return the engine that the `type` file names (FORMATS.md, "db/shard_db_v2/NNNNN")."""
+def _engine(shard: int) -> tuple[str, str]:
+    """Return the engine that the `type` file names (FORMATS.md, "db/shard_db_v2/NNNNN"), and why
+    that can't be read, if so."""
     try:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
         with opened_quietly("type", flags, dir_fd=shard) as file:
             content = os.read(file, 64)
     except FileNotFoundError:
-        return "leveldb"
-    except OSError:
-        return "unknown"
+        return "leveldb", ""
+    except OSError as error:
+        return "unknown", f"type: {reason_of(error)}"
     engine = content.decode("ascii", errors="replace")
-    return engine if engine in ENGINES else "unknown"
+    return (engine if engine in ENGINES else "unknown"), ""

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -136,6 +136,25 @@ def test_a_type_that_is_no_file_is_unknown_and_nothing_waits(
     make(kind)
     (found,) = inventory(node.path).new or ()
     assert found.engine == "unknown"
+
+
+def test_a_type_that_can_not_be_read_makes_the_new_shard_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    node.new_shard(3)
+    monkeypatch.setattr(os, "read", failing(OSError(5, "Input/output error")))
+    (found,) = inventory(node.path).new or ()
+    assert (found.engine, found.error) == ("unknown", "type: Input/output error")
+
+
+def failing(error: OSError) -> Callable[..., NoReturn]:
+    """Return a call that fails."""
+
+    def fail(*args: Any) -> NoReturn:
+        raise error
+
+    return fail
 
 
 def test_where_there_are_no_shards_there_is_none_and_no_error(tmp_path: Path) -> None:
