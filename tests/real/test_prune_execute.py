@@ -158,9 +158,8 @@ def test_each_intent_is_on_disk_before_its_rename_and_each_rename_before_a_file_
     assert seen.index("renamed") > len(seen) - 1 - seen[::-1].index("rename")
 
 
-def test_both_directories_are_synced_between_the_renames_and_the_journal(
-    node: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def syncs_and_events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that fills with the names of what is synced and with the journal's events."""
     seen: list[str] = []
     fsync, append = os.fsync, Journal.append_all
 
@@ -175,6 +174,13 @@ def test_both_directories_are_synced_between_the_renames_and_the_journal(
 
     monkeypatch.setattr(os, "fsync", note_sync)
     monkeypatch.setattr(Journal, "append_all", note_append)
+    return seen
+
+
+def test_both_directories_are_synced_between_the_renames_and_the_journal(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = syncs_and_events(monkeypatch)
     carry_out(node)
     between = seen[seen.index("intent") : seen.index("renamed")]
     assert {"trash", "shard_db"} <= set(between)
@@ -473,6 +479,23 @@ def test_every_shard_that_a_lost_journal_leaves_in_the_trash_is_told(
     assert sorted(name for name, _ in outcome.failed) == stranded
 
 
+def test_what_failed_before_the_journal_was_lost_is_told_too(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, rename = plan_for(node), os.rename
+
+    def refuse(source: Any, target: Any, **settings: Any) -> None:
+        if source == "00001":
+            raise PermissionError(1, "Operation not permitted")
+        rename(source, target, **settings)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    lose_the_journal_after(1, monkeypatch)
+    outcome = carry_out(node, plan)
+    assert [name for name, _ in outcome.failed] == NAMES
+    assert "it is in its place" in outcome.failed[0][1]
+
+
 def test_a_shard_that_was_kept_is_not_said_to_be_in_the_trash(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -549,6 +572,26 @@ def test_a_file_that_cannot_go_is_told_and_the_next_run_finishes(
     assert in_trash(node) == []
 
 
+@pytest.mark.parametrize(("stuck", "more"), [(3, ""), (5, " and 2 more")])
+def test_of_many_files_that_cannot_go_three_are_named_and_the_others_counted(
+    stuck: int, more: str, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(stuck):
+        (node.shard_db / f"00001/{number:06d}.ldb").touch()
+    plan, unlink = plan_for(node, only=frozenset({"00001"})), os.unlink
+
+    def refuse(name: Any, *, dir_fd: int) -> None:
+        if str(name).endswith(".ldb"):
+            raise PermissionError(1, "Operation not permitted")
+        unlink(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    ((name, error),) = carry_out(node, plan).failed
+    assert error.count(".ldb: Operation not permitted") == 3
+    assert error.endswith("not permitted" + more)
+    assert events(node)[-1] == ("failed", name)
+
+
 def test_a_disk_that_becomes_read_only_leaves_the_shards_in_their_place(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -597,6 +640,40 @@ def test_a_whole_leftover_that_changed_is_put_back_with_what_it_has_now(
     assert in_trash(node) == []
 
 
+def test_a_put_back_is_on_disk_before_the_journal_tells_it(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = interrupted_after_rename(node, monkeypatch)
+    (left / "999999.ldb").write_bytes(b"values")
+    plan = plan_for(node, only=frozenset())
+    seen = syncs_and_events(monkeypatch)
+    carry_out(node, plan)
+    assert {"trash", "shard_db"} <= set(seen[: seen.index("put-back")])
+    assert events(node)[-1] == ("put-back", "00002")
+
+
+def test_a_leftover_that_cannot_go_is_told_and_the_next_run_finishes(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = interrupted_after_rename(node, monkeypatch)
+    plan, unlink = plan_for(node, only=frozenset()), os.unlink
+
+    def refuse(name: Any, *, dir_fd: int) -> None:
+        if name == "CURRENT":
+            raise PermissionError(1, "Operation not permitted")
+        unlink(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    outcome = carry_out(node, plan)
+    assert (outcome.finished, [name for name, _ in outcome.failed]) == ([], ["00002"])
+    assert (left / "CURRENT").exists()
+    record = Journal(layout_of(node)).read().records[-1]
+    assert (record["event"], record["error"]) == ("failed", outcome.failed[0][1])
+    monkeypatch.undo()
+    assert carry_out(node, plan_for(node, only=frozenset())).finished == ["00002"]
+    assert events(node)[-1] == ("finished", "00002")
+
+
 def test_a_whole_leftover_whose_content_changed_and_mtime_was_set_back_is_put_back(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -624,6 +701,8 @@ def test_a_leftover_whose_place_is_taken_stays_in_the_trash_and_is_told(
     assert [name for name, _ in outcome.failed] == ["00002"]
     assert contents(node.shard_db / "00002") == other
     assert (left / "999999.ldb").exists()
+    record = Journal(layout_of(node)).read().records[-1]
+    assert (record["event"], record["error"]) == ("failed", outcome.failed[0][1])
 
 
 def test_leftovers_are_finished_where_no_shard_db_is_left(

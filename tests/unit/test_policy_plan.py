@@ -174,6 +174,7 @@ def test_a_file_that_two_shards_share_is_counted_when_both_go() -> None:
         ({"marker": Marker()}, TRUST, False),
         ({"error": "EIO", "marker": Marker()}, TRUST, True),
         ({"foreign": ("notes",)}, TRUST, True),
+        ({"foreign": ("notes",), "marker": Marker()}, TRUST, True),
         ({}, replace(TRUST, older_than=999 * DAY), False),
         ({}, replace(TRUST, until_free=0), False),
         ({"name": "lost+found"}, TRUST, False),

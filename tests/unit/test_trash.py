@@ -14,7 +14,14 @@ from shardtool.datadir.layout import find_layout
 from shardtool.disk.durable import READ_DIRECTORY
 from shardtool.disk.tree import measure
 from shardtool.journal import History
-from shardtool.prune.trash import gone_unrecorded, leftovers, open_trash, trash_name, trash_of
+from shardtool.prune.trash import (
+    Leftover,
+    gone_unrecorded,
+    leftovers,
+    open_trash,
+    trash_name,
+    trash_of,
+)
 
 RUN = "20261124T175153Z-4711"
 NAME = f"00007.{RUN}"
@@ -228,6 +235,17 @@ def test_a_shard_that_went_right_before_a_kill_is_yet_to_be_recorded(
 ) -> None:
     begun = (intent(trash, trash_in=str(trash)), renamed())
     assert gone(trash, tmp_path, *begun) == ["00007"]
+
+
+@pytest.mark.parametrize("wrong", [{"trash": 7}, {"trash": None}, {"shard": None}, {"shard": []}])
+def test_a_record_that_was_tampered_with_hides_none_behind_it(
+    wrong: dict[str, Any], trash: Path, tmp_path: Path
+) -> None:
+    meant = intent(trash, trash_in=str(trash))
+    good, bad = (meant, renamed()), (meant | wrong, renamed(**wrong))
+    (trash / NAME).rename(tmp_path / "elsewhere")
+    found = gone_unrecorded(trash, History((*bad, *good)), tmp_path)
+    assert found == (Leftover(NAME, "00007", "remove"),)
 
 
 @pytest.mark.parametrize("event", ["deleted", "finished", "put-back"])
