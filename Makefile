@@ -13,7 +13,7 @@ help:
 	@echo "make test   run every test but the slow ones"
 	@echo "make test-all  run every test: each kill, each error, fuzzing, mutants"
 	@echo "make check  the quick gate: ruff, mypy --strict, unit tests"
-	@echo "make bench  side by side with du, gdu, cp and rm; prints ratios"
+	@echo "make bench  side by side with du, gdu, cp, restic, rm and LevelDB; a table of ratios"
 	@echo "make clean  remove .venv and what the others made"
 
 # A stamp for each set of packages, so that a second run starts at once.
@@ -45,8 +45,12 @@ test: $(VENV)/dev.stamp
 test-all: test
 	$(BIN)/pytest -q -n $(JOBS) -m slow
 
+# All of it takes some 20 minutes and 16 GB; BENCH_SIZE=small a minute or two. What is measured
+# against has to be there: apt install gdu restic g++ libleveldb-dev
+BENCH_SIZE ?= full
+
 bench: $(VENV)/dev.stamp
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench --size $(BENCH_SIZE)
 
 clean:
 	rm -rf .venv demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,32 +1,64 @@
-"""What every measurement shares: ways to do the work, and two of them compared by turns."""
+"""What every measurement shares: ways to do the work, two of them by turns, and one's memory."""
 
 from __future__ import annotations
 
+import functools
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.table import Ratio
+
 ONE_CORE = ("taskset", "-c", "0")
 SHARDTOOL = str(Path(sys.executable).with_name("shardtool"))
+NO_PLYVEL = "plyvel, which writes tables: Python 3.12 or earlier"
+_DROP = Path("/proc/sys/vm/drop_caches")
 _PEAK = (
     "import resource,subprocess,sys;"
     "done=subprocess.run(sys.argv[1:],stdout=subprocess.DEVNULL);"
     "print(done.returncode,resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
 )
+# What the command itself is, and then what it was: its own peak, and that of its largest child.
+_PEAKS = """
+import resource, sys
+to = sys.argv.pop(1)
+from shardtool.cli.app import main
+code = main()
+with open("/proc/self/status") as status:
+    own = next(line.split()[1] for line in status if line.startswith("VmHWM"))
+with open(to, "w") as file:
+    print(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=file)
+sys.exit(code)
+"""
 
 
 @dataclass(frozen=True)
 class Side:
-    """One way to do the work: a name, the commands, and what must be in place before them."""
+    """One way to do the work: the commands, what must be in place before them, and good codes."""
 
-    name: str
     commands: Sequence[Sequence[str]]
     prepare: Callable[[], None] = lambda: None
     good: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run of shardtool: what it said, how long it took, and its peak memory in bytes.
+
+    `child` is that of the largest of its children, 0 where it had none; pages that a child shares
+    with its parent count in both.
+    """
+
+    code: int
+    said: str
+    seconds: float
+    own: int
+    child: int
 
 
 def seconds(side: Side) -> float:
@@ -46,10 +78,10 @@ def seconds(side: Side) -> float:
     return time.perf_counter() - begin
 
 
-def compare(ours: Side, theirs: Side, aim: float | None, rounds: int) -> tuple[float, float]:
-    """Take turns, `rounds` times, and print the median ratio of neighbouring runs.
+def compare(ours: Side, theirs: Side, rounds: int) -> Ratio:
+    """Take turns, `rounds` times, and return the ratios of neighbouring runs.
 
-    Returns the median seconds of ours and of theirs.
+    The noise is what the other tool, which did the same each time, differed from itself.
     """
     seconds(ours), seconds(theirs)  # both warm
     times, others = [], []
@@ -57,25 +89,61 @@ def compare(ours: Side, theirs: Side, aim: float | None, rounds: int) -> tuple[f
         others.append(seconds(theirs))
         times.append(seconds(ours))
     ratios = [one / other for one, other in zip(times, others, strict=True)]
-    noise = max(others) / min(others)
-    wanted = f"aim {aim:.1f}" if aim else "for information"
-    print(
-        f"{ours.name:<26} {theirs.name:<34} {statistics.median(ratios):5.2f}  "
-        f"({min(ratios):.2f}-{max(ratios):.2f}, noise {noise:.2f}x, {wanted})",
-        flush=True,
-    )
-    return statistics.median(times), statistics.median(others)
+    return Ratio(statistics.median(ratios), min(ratios), max(ratios), max(others) / min(others))
 
 
-def peak_memory(command: Sequence[str], good: tuple[int, ...] = (0,)) -> int:
-    """Run a command and return the peak RSS in bytes of the largest of all its processes.
+def measured(*arguments: str | Path, good: tuple[int, ...] = (0,)) -> Measured:
+    """Run shardtool once and return what is to be told of it.
 
     Raises:
-        SystemExit: the command failed.
+        SystemExit: it failed.
+    """
+    with tempfile.NamedTemporaryFile("r") as told:
+        begin = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", _PEAKS, told.name, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        taken = time.perf_counter() - begin
+        if done.returncode not in good:
+            words = f"{' '.join(map(str, arguments))}: exit {done.returncode}"
+            sys.exit(f"shardtool {words}: {done.stderr or done.stdout[:1000]}")
+        own, child = (int(kilobytes) * 1024 for kilobytes in told.read().split())
+    return Measured(done.returncode, done.stdout, taken, own, child)
+
+
+def peak_memory(command: Sequence[str]) -> int:
+    """Run any command and return the peak RSS in bytes of the largest of all its processes.
+
+    Raises:
+        SystemExit: it failed.
     """
     # RUSAGE_CHILDREN has the largest of the children and of whomever they waited for themselves.
     told = subprocess.check_output([sys.executable, "-c", _PEAK, *command])
     code, kilobytes = map(int, told.split())
-    if code not in good:
+    if code:
         sys.exit(f"{' '.join(command)}: exit {code}")
     return kilobytes * 1024
+
+
+@functools.cache
+def why_never_cold() -> str:
+    """Say why nothing can be measured cold here; empty where it can."""
+    try:
+        drop_caches()
+    except OSError:
+        return "root, to drop the kernel's caches"
+    return ""
+
+
+def drop_caches() -> None:
+    """Have the kernel forget what it has read of any disk.
+
+    Raises:
+        OSError: only root may ask for that, and not in every container.
+    """
+    subprocess.run(["sync"], check=True)
+    _DROP.write_text("3\n")
