@@ -6,12 +6,13 @@ VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 JOBS ?= auto
 
-.PHONY: help demo test test-all check bench clean
+.PHONY: help demo test test-all mutants check bench clean
 
 help:
 	@echo "make demo   build a real data directory and take it through the main job"
 	@echo "make test   run every test but the slow ones"
 	@echo "make test-all  run every test: each kill, each error, fuzzing, mutants"
+	@echo "make mutants  all mutants of what deletes, proves and restores: hours; goes on where it was"
 	@echo "make check  the quick gate: ruff, mypy --strict, unit tests"
 	@echo "make bench  side by side with du, gdu, cp, restic, rm and LevelDB; a table of ratios"
 	@echo "make clean  remove .venv and what the others made"
@@ -48,6 +49,9 @@ test-all: test
 # All of it takes some 20 minutes and 16 GB; BENCH_SIZE=small a minute or two. What is measured
 # against has to be there: apt install gdu restic g++ libleveldb-dev
 BENCH_SIZE ?= full
+
+mutants: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.mutants.run --in .venv/mutants
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m bench --size $(BENCH_SIZE)
