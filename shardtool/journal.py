@@ -23,6 +23,7 @@ from shardtool.disk.durable import (
     make_directories,
     opened,
     opened_quietly,
+    sync_directory,
     write_all,
 )
 from shardtool.errors import ShardtoolError, reason_of
@@ -52,6 +53,7 @@ class Journal:
     def __init__(self, layout: Layout) -> None:
         """Name the journal of `layout`; nothing is opened or created yet."""
         self._db = layout.db
+        self._is_named = False  # its name, and its directory's, are durable
         self.path: Path = layout.own / "journal"
 
     def append(self, event: str, **fields: Any) -> None:
@@ -88,7 +90,11 @@ class Journal:
                 os.fsync(journal)
                 if is_new:
                     give_to_owner_of(self._db, self.path)
+                if not self._is_named:
+                    # A run that was killed may have made it and not have come to this.
                     os.fsync(own)
+                    sync_directory(self.path.parents[1])
+                    self._is_named = True
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             advice = "; a few KB free elsewhere on that disk are enough" if full else ""

@@ -16,6 +16,7 @@ from shardtool.disk.durable import (
     make_directories,
     opened,
     opened_quietly,
+    sync_directory,
 )
 from shardtool.disk.locks import Lock, look_at_lock
 from shardtool.disk.mounts import mount_points
@@ -91,6 +92,9 @@ def open_trash(trash: Path, layout: Layout) -> Iterator[int]:
             own = stack.enter_context(opened(trash.parent, READ_DIRECTORY_ITSELF))
             make_directories(trash, like=layout.db)
             descriptor = stack.enter_context(opened(trash.name, READ_DIRECTORY_ITSELF, dir_fd=own))
+            # A run that was killed may have made them and not have come to this.
+            os.fsync(own)
+            sync_directory(trash.parents[1])
         except OSError as error:
             raise ShardtoolError(
                 f"{trash}: expected a directory of shardtool's own, found: {reason_of(error)}; "

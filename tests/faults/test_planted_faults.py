@@ -63,7 +63,13 @@ FAULTS = (
         "a new directory's name is not synced",
         "shardtool/disk/durable.py",
         (("        sync_directory(directory.parent)\n", ""),),
-        power("accepted"),
+        power("restored_elsewhere"),
+    ),
+    Fault(
+        "the journal of a run that was killed is taken for durable",
+        "shardtool/journal.py",
+        (("                if not self._is_named:\n", "                if is_new:\n"),),
+        power("accepted_after_a_kill"),
     ),
     Fault(
         "a torn line is not closed by the next writer",

@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.usefixtures("strace"), pytest.mark.timeout(1800)]
 # the disk it needs its journal alone, and accept's is the same.
 NAMES = [
     *("marked", "proven", "proven_by_what_is_not_synced", "verified", "accepted"),
+    *("accepted_after_a_kill", "marked_after_a_kill"),
     *("backed_up", "restored", "restored_elsewhere", "forgotten"),
 ]
 
