@@ -41,7 +41,7 @@ class Sizes:
             f"status: {self.status} shards x 1,000 files; prune: {self.prune} x 1,000;",
             f"backup: {self.backup / 1e6:,.0f} MB; verify, export: {self.values / 1e6:g} M values.",
             "COST: time for each unit of work; MEMORY, CHILD: peak of the process, of its",
-            f"largest child. Medians of {self.grown_rounds} (prune: one), by those of the smallest of",
+            f"largest child. Medians of {self.grown_rounds} (prune: one), by the smallest of",
             f"{shards} shards x {self.grown_files:,} files, and of",
             f"{values} M values in one shard.",
         ]

@@ -112,7 +112,7 @@ def table(results: Results, notes: list[str]) -> str:
         raise KeyError(f"not in ROWS or SCALE: {strangers}")
     lines = []
     if any(name in results for name in ordered):
-        lines += [_line("SHARDTOOL", "AGAINST", f"{'RATIO':>5} {'SPREAD':>9} NOISE")]
+        lines += [_line("SHARDTOOL", "AGAINST", f"{'RATIO':>5} {'SPREAD':>11} NOISE")]
         lines += [_line(*name, _words(results[name])) for name in ordered if name in results]
         lines.append("")
     if any(name in results for name in SCALE):
@@ -131,7 +131,7 @@ def _line(work: str, against: str, rest: str) -> str:
 def _words(row: Row) -> str:
     if isinstance(row, Ratio):
         spread = f"{row.least:.2f}-{row.most:.2f}"
-        return f"{row.median:5.2f} {spread:>9} {row.noise:5.2f}"
+        return f"{row.median:5.2f} {spread:>11} {row.noise:5.2f}"
     assert isinstance(row, Lacking)
     return f"needs {row.what}"
 
