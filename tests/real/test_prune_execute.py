@@ -130,6 +130,17 @@ def test_the_journal_tells_intent_rename_and_end_of_each(node: Node) -> None:
     ]
 
 
+def test_the_journal_tells_where_each_shard_was_and_what_came_back(node: Node) -> None:
+    outcome = carry_out(node)
+    records = Journal(layout_of(node)).read().records
+    places = {record["event"]: record["trash"] for record in records if record["shard"] == "00002"}
+    assert places == dict.fromkeys(("intent", "renamed", "deleted"), f"00002.{outcome.run}")
+    ends = [record for record in records if record["event"] == "deleted"]
+    assert sum(record["freed_bytes"] for record in ends) == outcome.freed_bytes > 0
+    assert all(record["run"] == outcome.run for record in records)
+    assert all(record["files"] > 0 and record["evidence"] == "marker" for record in ends)
+
+
 def test_each_intent_is_on_disk_before_its_rename_and_each_rename_before_a_file_goes(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -567,6 +578,10 @@ def test_a_file_that_cannot_go_is_told_and_the_next_run_finishes(
     assert [name for name, _ in outcome.failed] == ["00001"]
     assert outcome.deleted == ["00002", "00003"]
     assert "CURRENT: Operation not permitted" in outcome.failed[0][1]
+    records = Journal(layout_of(node)).read().records
+    (told,) = [record for record in records if record["event"] == "failed"]
+    assert (told["shard"], told["error"]) == outcome.failed[0]
+    assert (told["trash"], told["freed_bytes"] > 0) == (f"00001.{outcome.run}", True)
     monkeypatch.undo()
     assert carry_out(node).finished == ["00001"]
     assert in_trash(node) == []

@@ -77,6 +77,38 @@ def test_a_link_goes_and_what_it_leads_to_stays(trash: Path, tmp_path: Path) -> 
     assert not root.exists()
 
 
+def test_a_link_that_leads_nowhere_goes_too(trash: Path) -> None:
+    root = fill(trash / "00007.run", "a")
+    (root / "link").symlink_to("nowhere")
+    done = removed(root)
+    assert (done.files, done.failed) == (2, 0)
+    assert list(trash.iterdir()) == []
+
+
+def test_each_file_that_goes_is_told_once(trash: Path) -> None:
+    root = fill(trash / "00007.run", *"abc")
+    fill(root / "x", *"de")
+    told: list[int] = []
+    removed(root, progress=told.append)
+    assert sum(told) == 5
+    assert min(told) >= 0
+
+
+def test_a_directory_that_somebody_keeps_filling_is_left_at_last_and_told(
+    trash: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, unlink = fill(trash / "00007.run", "a"), os.unlink
+
+    def undo(name: str, **settings: Any) -> None:
+        unlink(name, **settings)
+        (root / name).touch()
+
+    monkeypatch.setattr(os, "unlink", undo)
+    done = removed(root)
+    assert done.failures == ("00007.run: names keep appearing in it",)
+    assert (done.failed, root.exists()) == (1, True)
+
+
 def test_a_link_in_the_trees_own_place_goes_alone(trash: Path, tmp_path: Path) -> None:
     outside = fill(tmp_path / "outside", "precious")
     (trash / "00007.run").symlink_to(outside)
@@ -147,6 +179,13 @@ def test_what_a_kill_left_lifted_is_not_lost(trash: Path) -> None:
     fill(root / "x", "a")
     assert removed(root).failed == 0
     assert taken.stat().st_ino == inode
+
+
+def test_a_link_to_nothing_under_a_lifted_name_is_in_no_ones_way(trash: Path) -> None:
+    fill(trash / "00007.run" / "below", "file")
+    (trash / "00007.run.below.0").symlink_to("nowhere")
+    assert removed(trash / "00007.run").failures == ()
+    assert [path.name for path in trash.iterdir()] == ["00007.run.below.0"]
 
 
 def test_no_descriptor_stays_open(trash: Path) -> None:
