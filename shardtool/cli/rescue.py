@@ -12,10 +12,12 @@ from shardtool.cli.api import add_api, opened_api
 from shardtool.cli.options import add_shards, add_yes, confirmed, pause_of
 from shardtool.cli.output import Output
 from shardtool.cli.rescued import show_plan, tell
-from shardtool.cli.rescuing import look, opened_spools, prove_until_settled, send
+from shardtool.cli.rescuing import look, prove_until_settled, send
 from shardtool.datadir.layout import Layout, find_layout
+from shardtool.datadir.server import raft_log_elsewhere
 from shardtool.errors import ShardtoolError
 from shardtool.proof.causes import NOT_WANTED
+from shardtool.proof.children import scratch_directory
 from shardtool.rescue.plan import require_nothing_new
 from shardtool.snapshots.pending import refuse_half_restored
 from shardtool.upgrade.pause import Pause
@@ -40,16 +42,20 @@ After its question rescue looks again, and sends nothing that it has not shown.
 What stays behind is listed with the reason:
   sequence, time   an identity that the float64 which 0.8 reads it as changes
   number, bytes    NaN, infinities, strings and names that are no UTF-8
-  ambiguous        two databases can be meant by the name (a ~ in one)
+  ambiguous        two databases or series can be meant by the name (a ~ in one)
+  unnamed          the shard's index does not say whose it is
   name             a column called time or sequence_number, names without a URL
   refused          the server refused just these values
   unreadable       its bytes are not what 0.8 writes for any value
   contradicted     a later shard has another value there, which is sent
   different        0.8 has another value there, be it where it does not look
-  expired, dropped gone from 0.8 because somebody wanted it so: see --also
+  unanswered       another server may have it, and can't be asked for it
+  expired, dropped gone from 0.8 because somebody wanted it so: see --also; what
+                   0.8 does not know and may have dropped long ago is one
   accepted         these losses were accepted; name the shard to send them
   no-database      see --create-databases
-Values that can't be sent have one way out: shardtool export --lost.
+Values that can't be sent have one way out: shardtool export --lost. Points that
+were deleted in 0.8 one by one (delete from ...) leave no trace: they are sent.
 
 examples:
   shardtool rescue --dry-run
@@ -99,8 +105,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
         api.version()
         if _require_own_server(layout, api) > 1:
             args.api = api.url  # values may be on other servers: they are asked for
-        spools = stack.enter_context(opened_spools())
-        told = look(args, layout, api, spools, out)
+        scratch = stack.enter_context(scratch_directory())
+        told, spools = look(args, layout, api, scratch, out)
         if args.dry_run or not told.plan.total:
             return tell(args, told, out)
         if not out.quiet:
@@ -111,12 +117,15 @@ def run(args: argparse.Namespace, out: Output) -> int:
             return exits.FAILED
         if not args.yes:
             # Nobody knows how long the question stood, and clients write meanwhile.
-            shown, spools = told.plan, stack.enter_context(opened_spools())
-            told = look(args, layout, api, spools, out)
+            shown, scratch = told.plan, stack.enter_context(scratch_directory())
+            told, spools = look(args, layout, api, scratch, out)
             require_nothing_new(shown, told.plan)
             if not told.plan.total:
                 return tell(args, told, out)
         send(args, layout, api, spools, told, out)
+        if told.failure:
+            tell(args, told, out)
+            raise ShardtoolError(told.failure)
         told.after = prove_until_settled(args, layout, told, out)
     return tell(args, told, out)
 
@@ -132,6 +141,12 @@ def _require_own_server(layout: Layout, api: Api) -> int:
     """
     from shardtool.influxdb.raft import own_name
 
+    elsewhere = raft_log_elsewhere(api.url, layout)
+    if elsewhere:
+        raise ShardtoolError(
+            f"{api.url}: expected the server that runs on {layout.name}, found one that has "
+            f"{elsewhere} open; give --data of the directory that it runs on"
+        )
     own = own_name(layout.raft)
     members = {server.raft_name for server in api.servers()}
     if own is not None and own not in members:

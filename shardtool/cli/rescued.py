@@ -34,6 +34,7 @@ class Told:
         refused: values that it refused.
         examples: of these, as many as are listed.
         after: what was found when it was sent.
+        failure: why sending ended before its time; empty if it did not.
     """
 
     plan: Plan
@@ -44,6 +45,7 @@ class Told:
     refused: int = 0
     examples: list[Refused] = field(default_factory=list)
     after: Proofs | None = None
+    failure: str = ""
 
     @property
     def lost(self) -> int:
@@ -60,7 +62,14 @@ class Told:
         """Values that the server took and that are not on disk."""
         if self.after is None:
             return 0
-        return max(0, lost_in(self.after) - lost_in(self.proofs) + self.sent)
+        return max(0, lost_in(self.after) - self.expected)
+
+    @property
+    def expected(self) -> int:
+        """Values that are lost still when all that was sent is on disk; a copy in another shard is
+        found with the one that was sent, but which of them were refused nobody counts."""
+        found = self.sent + (0 if self.refused else self.plan.copies)
+        return lost_in(self.proofs) - found
 
     @property
     def accepted(self) -> int:
@@ -121,7 +130,7 @@ def tell(args: argparse.Namespace, told: Told, out: Output) -> int:
     left = +left
     code = exits.ATTENTION if lost or told.unread else exits.DONE
     out.document("rescue", _document(args, told, left))
-    if told.after is None and not out.quiet:
+    if (args.dry_run or not plan.total) and not out.quiet:
         show_plan(plan, "the server", out)
     if args.dry_run:
         if out.quiet:
@@ -133,14 +142,15 @@ def tell(args: argparse.Namespace, told: Told, out: Output) -> int:
         return code
     listed = list(told.not_sent())
     for value, text in listed[:_MOST_SHOWN]:
-        out.line(f"  {_line(value, text)}")
+        for line in _lines(value, text):
+            out.line(line)
     unsendable = sum(count for word, count in left.items() if word in WHY)
     if unsendable > _MOST_SHOWN:
         out.line(f"  ... {unsendable:,} in all; --json lists the first {len(listed):,}")
     for name in told.unread:
         out.warn(f"{name}: could not be proven; see shardtool verify {name}")
     if told.accepted:
-        out.line(f"{told.accepted:,} more were accepted to go, and left alone")
+        out.line(f"{told.accepted:,} more had been accepted to go, and were left alone")
     if told.pending:
         out.line(
             f"{told.pending:,} of those sent are not on disk: the server may still be writing them;"
@@ -153,10 +163,10 @@ def tell(args: argparse.Namespace, told: Told, out: Output) -> int:
     return code
 
 
-def _line(value: Unsendable, text: str) -> str:
+def _lines(value: Unsendable, text: str) -> tuple[str, str]:
     name = f"{short(value.name.database)}/{short(value.name.series)} {short(value.name.column)}"
     words = f": {safe(text[:100])}" if text else ""
-    return f"{value.why}{words}: {name} at {iso_us(value.time_us)} ({value.sequence})"
+    return f"  {name}", f"    at {iso_us(value.time_us)} ({value.sequence}): {value.why}{words}"
 
 
 def _document(args: argparse.Namespace, told: Told, left: Counter[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import time
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardtool.cli.options import named_shards
@@ -16,9 +17,8 @@ from shardtool.cli.rescued import Told, lost_in
 from shardtool.datadir.inventory import Inventory, OldShard, take_inventory
 from shardtool.datadir.layout import Layout
 from shardtool.errors import InterruptedByUserError, ShardtoolError
-from shardtool.journal import Journal
-from shardtool.proof.children import scratch_directory
-from shardtool.proof.evidence import Proofs, accepted_in, is_readable
+from shardtool.journal import History, Journal
+from shardtool.proof.evidence import Proofs, accepted_in, held, is_readable
 from shardtool.rescue.plan import Plan, Spools, make_plan
 from shardtool.rescue.points import Batch, Point, batches_of, entries_of
 from shardtool.rescue.send import Sender
@@ -34,22 +34,20 @@ _SETTLE_SECONDS = 20.0
 """How long the server may take to bring what it took from its WAL into the shards."""
 
 
-@contextlib.contextmanager
-def opened_spools() -> Iterator[Spools]:
-    """Yield empty spools in a directory of their own, which goes with them."""
-    with scratch_directory() as scratch:
-        yield Spools(scratch)
-
-
-def look(args: argparse.Namespace, layout: Layout, api: Api, spools: Spools, out: Output) -> Told:
+def look(
+    args: argparse.Namespace, layout: Layout, api: Api, scratch: Path, out: Output
+) -> tuple[Told, Spools]:
     """Prove the shards and plan what is to be sent.
 
     Args:
         args: the command line.
         layout: the node.
         api: its server.
-        spools: empty; filled with what is lost.
+        scratch: an empty directory for what is lost.
         out: where to tell.
+
+    Returns:
+        The plan, and the values.
 
     Raises:
         ShardtoolError: a shard that was named can't be read, or it can't be done at all.
@@ -57,17 +55,41 @@ def look(args: argparse.Namespace, layout: Layout, api: Api, spools: Spools, out
     """
     inventory = take_inventory(layout)
     shards, left_out = _chosen(args, layout, inventory)
+    history = Journal(layout).read()
+    others = _others(layout, inventory, shards, history) if args.shards else []
+    chosen = {shard.name for shard in shards}
+    spools = Spools(scratch)
     collecting = Collecting(Spool, spools.add)
-    proofs = _proven(args, layout, inventory, shards, out, collecting)
-    evidence = proofs.evidence.items()
+    proofs = Proofs(accepted_in(history))
+    prove_into(proofs, [*shards, *others], args, layout, inventory, out, collecting=collecting)
+    for name in set(proofs.receipts) - chosen:
+        proofs.forget(name)
+    accepted = set()
+    if not args.shards:
+        accepted = {name for name, found in proofs.evidence.items() if found.accepted}
+    spools.sent = chosen - accepted
     plan = make_plan(
         spools,
         known=api.databases(),
         create=args.create_databases,
         also=args.also,
-        accepted=() if args.shards else [name for name, found in evidence if found.accepted],
+        accepted=accepted,
     )
-    return Told(plan, shards, proofs, left_out)
+    return Told(plan, shards, proofs, left_out), spools
+
+
+def _others(
+    layout: Layout, inventory: Inventory, shards: Sequence[OldShard], history: History
+) -> list[OldShard]:
+    """Return the marked shards that are not to be rescued and may have lost values too: a later
+    one of them may have another value for the same place, which is not to be kept out."""
+    known = held(layout, [shard.name for shard in inventory.old or ()], history).receipts
+    return [
+        shard
+        for shard in inventory.old or ()
+        if shard not in shards and shard.marker.present and is_readable(shard)
+        if shard.name not in known or known[shard.name].finding.lost
+    ]
 
 
 def _chosen(
@@ -94,36 +116,23 @@ def _chosen(
     return tuple(old[name] for name in sorted(named)), ()
 
 
-def _proven(
-    args: argparse.Namespace,
-    layout: Layout,
-    inventory: Inventory,
-    shards: Sequence[OldShard],
-    out: Output,
-    collecting: Collecting | None = None,
-) -> Proofs:
-    proofs = Proofs(accepted_in(Journal(layout).read()))
-    prove_into(proofs, shards, args, layout, inventory, out, collecting=collecting)
-    return proofs
-
-
 def prove_until_settled(
     args: argparse.Namespace, layout: Layout, told: Told, out: Output
 ) -> Proofs:
     """Prove again, until what was sent is there or the server has had its time to write it."""
     names = told.plan.shards
     deadline = time.monotonic() + _SETTLE_SECONDS
-    expected = lost_in(told.proofs) - told.sent
     wait = 0.5
     while True:
         inventory = take_inventory(layout)
         shards = [s for s in inventory.old or () if s.name in names and is_readable(s)]
-        after = _proven(args, layout, inventory, shards, out)
+        after = Proofs(told.proofs.accepted)
+        prove_into(after, shards, args, layout, inventory, out)
         whole = Proofs(after.accepted)
         for name, receipt in {**told.proofs.receipts, **after.receipts}.items():
             if name not in names or name in after.receipts:
                 whole.add(receipt)
-        if lost_in(whole) <= expected or time.monotonic() > deadline:
+        if lost_in(whole) <= told.expected or time.monotonic() > deadline:
             return whole
         time.sleep(wait)
         wait *= 2
@@ -134,8 +143,10 @@ def send(
 ) -> None:
     """Send the plan, with a record in the journal before and after.
 
+    Where the server can't be written to any more, `told.failure` says so.
+
     Raises:
-        ShardtoolError: the server can't be written to, or the journal can't.
+        ShardtoolError: the journal can't be written; nothing was sent.
         InterruptedByUserError: ctrl-C; what was sent stays sent.
     """
     plan, journal = told.plan, Journal(layout)
@@ -149,28 +160,31 @@ def send(
     )
     ended = "failed"
     try:
-        impossible = set()
         for database in sorted(plan.databases):
             try:
                 api.create_database(database)
             except ShardtoolError as error:
                 out.warn(str(error))
-                impossible.add(database)
+                plan.give_up(database)
         with Progress("sending", plan.total, unit="values", out=out) as bar:
             sender = Sender(api, args.pause.us / 1_000_000, lambda batch: _sent(told, batch, bar))
-            for batch in _batches(plan, spools, args.also, without=impossible):
+            for batch in _batches(plan, spools, args.also):
                 for refused in sender.send(batch):
                     told.refuse(refused)
         ended = "sent"
     except KeyboardInterrupt:
         ended = "interrupted"
-        raise InterruptedByUserError(
-            f"interrupted; {told.sent:,} of {plural(plan.total, 'value')} were sent and stay; "
-            "run rescue again to go on"
-        ) from None
+        raise InterruptedByUserError(f"interrupted; {_how_far(told)}") from None
+    except ShardtoolError as error:
+        told.failure = f"{error}; {_how_far(told)}"
     finally:
         with contextlib.suppress(ShardtoolError):
             journal.append("rescue-ended", how=ended, sent=told.sent, refused=told.refused)
+
+
+def _how_far(told: Told) -> str:
+    total = plural(told.plan.total, "value")
+    return f"{told.sent:,} of {total} were sent and stay; run rescue again to go on"
 
 
 def _sent(told: Told, batch: Batch, bar: Progress) -> None:
@@ -178,15 +192,12 @@ def _sent(told: Told, batch: Batch, bar: Progress) -> None:
     bar.advance(batch.values)
 
 
-def _batches(
-    plan: Plan, spools: Spools, also: Collection[str], *, without: Collection[str]
-) -> Iterator[Batch]:
-    """Yield what the plan sends, but for these databases."""
+def _batches(plan: Plan, spools: Spools, also: Collection[str]) -> Iterator[Batch]:
+    """Yield what the plan sends."""
     limits = {"most_points": _MOST_POINTS, "most_bytes": _MOST_BYTES}
     entries = (
         entry
         for series in plan.series
-        if series.database not in without
         for entry in entries_of(
             series.database,
             series.name,

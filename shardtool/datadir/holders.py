@@ -96,6 +96,16 @@ def find_holders(directories: Iterable[Path]) -> Holders:
     return Holders(ordered, unseen, tuple(servers))
 
 
+def raft_logs_of(pid: int) -> list[tuple[str, str]]:
+    """Return the raft logs that a process has open, each as its name in /proc and its path: a
+    running server has its own, always.
+
+    Raises:
+        OSError: it is gone, or can't be looked into.
+    """
+    return sorted(found for found in _open_files(pid) if found[1].endswith("/raft/log"))
+
+
 def _open_files(pid: int) -> set[tuple[str, str]]:
     """Return each open descriptor as its name in /proc and the path that the process knows."""
     directory = f"/proc/{pid}/fd"

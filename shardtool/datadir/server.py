@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from shardtool.datadir.holders import find_holders
+from shardtool.datadir.holders import find_holders, raft_logs_of
 from shardtool.datadir.layout import Layout
 from shardtool.disk.durable import READ_DIRECTORY, READ_DIRECTORY_ITSELF, opened, opened_quietly
 from shardtool.disk.locks import Lock, look_at_lock
@@ -88,16 +88,41 @@ def answers_at(url: str, pids: Collection[int]) -> bool | None:
     Returns:
         None where that can't be seen: no process, another machine, no rights.
     """
+    listeners = _listeners(url) if pids else {}
+    port = urlsplit(url).port
+    ports = {number for number, pid in listeners if pid in pids}
+    return port in ports if ports else None
+
+
+def raft_log_elsewhere(url: str, layout: Layout) -> str:
+    """Return the raft log of the server that answers at a URL of this machine, where that is
+    another than the node's: a directory may be a copy of the one that the server runs on.
+
+    Returns:
+        Its path; empty where it is the node's, or can't be seen.
+    """
+    port = urlsplit(url).port
+    for number, pid in sorted(_listeners(url)):
+        if number == port:
+            with contextlib.suppress(OSError):
+                own, logs = os.stat(layout.raft / "log"), raft_logs_of(pid)
+                if logs and not any(os.path.samestat(own, os.stat(log)) for log, _ in logs):
+                    return logs[0][1]
+    return ""
+
+
+def _listeners(url: str) -> set[tuple[int, int]]:
+    """Return ports of this machine with the processes that have them; none where the URL is
+    another machine's, or there are no rights to see them."""
     import psutil
 
     parts = urlsplit(url)
-    if not pids or parts.port is None or parts.hostname not in _names_of_this_machine():
-        return None
+    if parts.port is None or parts.hostname not in _names_of_this_machine():
+        return set()
     try:
-        ports = {c.laddr.port for c in psutil.net_connections("tcp") if c.pid in pids and c.laddr}
+        return {(c.laddr.port, c.pid) for c in psutil.net_connections("tcp") if c.pid and c.laddr}
     except (psutil.Error, OSError):
-        return None
-    return parts.port in ports if ports else None
+        return set()
 
 
 def _names_of_this_machine() -> set[str]:

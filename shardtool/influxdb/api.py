@@ -38,7 +38,7 @@ from shardtool.influxdb.query import (
     select,
 )
 from shardtool.influxdb.spaces import problems
-from shardtool.influxdb.wire import Answer, Request, Wire
+from shardtool.influxdb.wire import Answer, FailingError, Request, Wire
 
 T = TypeVar("T")
 
@@ -385,6 +385,8 @@ class Api:
         request = Request("POST", path, "time_precision=u", body=body, patience=_PATIENCE)
         try:
             answer = self._as_admin(request, self._wire.repeated(request))
+        except FailingError:
+            raise  # it answered: no value is to blame for that
         except ShardtoolError:
             # A request that the server panics at ends without an answer, each time and at once,
             # while others are answered: then something in it is to blame.

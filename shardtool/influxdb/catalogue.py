@@ -8,7 +8,7 @@ answer here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shardtool.influxdb import gob, shapes
@@ -86,7 +86,8 @@ def from_configuration(document: object) -> Catalogue:
         state = _restored(document, shapes.SPACE_IN_JSON)
     except shapes.ShapeError as error:
         raise CatalogueError(f"{where}: {error}; is that a running InfluxDB 0.8?") from None
-    return _catalogue(state, None, Dropped())
+    found = _catalogue(state, None, Dropped())
+    return replace(found, forgets=_has_gaps(state))
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,11 @@ def _read(raft: Path, files: Sequence[SnapshotFile]) -> Catalogue:
     done = basis.snapshot.last_index if basis.snapshot else 0
     after = Replay(basis.state, known=True)
     overlap: Replay | None = None
-    last = done
+    last, is_whole = done, False
     for entry in _without_gap(raft, basis):
         if overlap is None:
-            overlap = Replay(State(), known=entry.index == 1)
+            is_whole = entry.index == 1
+            overlap = Replay(State(), known=is_whole)
         last = max(last, entry.index)
         try:
             (after if entry.index > done else overlap).apply(entry)
@@ -121,7 +123,12 @@ def _read(raft: Path, files: Sequence[SnapshotFile]) -> Catalogue:
     name = own_name(raft)
     own = next((one.id for one in basis.state.servers if one.raft_name == name), None)
     earlier = overlap.dropped(all_07=basis.of_07) if overlap else Dropped()
-    return _catalogue(basis.state, own, _both(earlier, after.dropped()))
+    found = _catalogue(basis.state, own, _both(earlier, after.dropped()))
+    return replace(
+        found,
+        heard_of=found.heard_of | (overlap.state.heard_of if overlap else set()),
+        forgets=not is_whole and _has_gaps(basis.state),
+    )
 
 
 def _basis(files: Sequence[SnapshotFile]) -> _Basis:
@@ -223,6 +230,12 @@ def _restored(document: dict[str, object], space_parts: tuple[str, ...]) -> Stat
     )
 
 
+def _has_gaps(state: State) -> bool:
+    """Say whether columns are gone: their ids are never given to others."""
+    known = sum(len(columns) for series in state.ids.values() for columns in series.values())
+    return known < state.last_column_id
+
+
 def _both(one: Dropped, other: Dropped) -> Dropped:
     return Dropped(
         one.databases | other.databases, one.series | other.series, one.spaces | other.spaces
@@ -241,4 +254,5 @@ def _catalogue(state: State, own_server: int | None, dropped: Dropped) -> Catalo
         own_server=own_server,
         dropped=dropped,
         old_shards=state.old_shards,
+        heard_of=frozenset(state.databases | state.heard_of),
     )

@@ -141,6 +141,9 @@ class Catalogue:
             catalogues differ by that.
         dropped: what is gone. Something created again later stays in it: its old values went
             with the drop.
+        heard_of: all databases that raft on disk tells of, those that are gone too.
+        forgets: series were dropped that raft on disk no longer names: column ids are missing,
+            and its log does not begin at the beginning.
     """
 
     databases: frozenset[str]
@@ -151,6 +154,8 @@ class Catalogue:
     own_server: int | None
     dropped: Dropped
     old_shards: Mapping[int, tuple[int, ...]] = field(default_factory=dict, compare=False)
+    heard_of: frozenset[str] = field(default=frozenset(), compare=False)
+    forgets: bool = field(default=False, compare=False)
 
     @cached_property
     def timelines(self) -> Mapping[str, Timeline]:

@@ -33,6 +33,7 @@ class State:
     """What 0.8 knows at some entry of the log."""
 
     databases: set[str] = field(default_factory=set)
+    heard_of: set[str] = field(default_factory=set)
     ids: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     last_column_id: int = 0
     last_shard_id: int = 0
@@ -156,11 +157,14 @@ class Replay:
     # -- databases --
 
     def _create_database(self, command: dict[str, object], _: Entry) -> None:
-        self.state.databases.add(shapes.text(command.get("name"), "create_db.name"))
+        name = shapes.text(command.get("name"), "create_db.name")
+        self.state.databases.add(name)
+        self.state.heard_of.add(name)
 
     def _drop_database(self, command: dict[str, object], entry: Entry) -> None:
         name = shapes.text(command.get("name"), "drop_db.name")
         state = self.state
+        state.heard_of.add(name)
         if self._known and name not in state.databases:
             return  # refused, before it looks at anything else
         if name in state.ids:

@@ -37,6 +37,10 @@ class AnswerLostError(ShardtoolError):
     """A request was sent and no answer came: whether the server did it has to be read back."""
 
 
+class FailingError(ShardtoolError):
+    """Each answer was that the server, or something before it, fails."""
+
+
 class Request(NamedTuple):
     """What is asked: path and parameters quoted, a body of JSON or none."""
 
@@ -122,17 +126,18 @@ class Wire:
         An answer of 500 and more is none.
 
         Raises:
+            FailingError: the last one was such an answer.
             ShardtoolError: no answer came.
         """
-        problem = ""
+        problem, kind = "", ShardtoolError
         for found in self._attempts(request):
             if isinstance(found, Answer):
                 if found.status < 500:
                     return found
-                problem = self.found(found)
+                problem, kind = self.found(found), FailingError
             else:
-                problem = found.problem
-        raise self._unanswered(request, problem)
+                problem, kind = found.problem, ShardtoolError
+        raise kind(str(self._unanswered(request, problem)))
 
     def insisted(self, request: Request) -> tuple[Answer, bool]:
         """Send what the server does once however often it is sent; an answer of 500 is one too.

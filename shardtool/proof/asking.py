@@ -46,7 +46,7 @@ class ApiAsker:
                 else:  # its bytes nobody tells, but there is something
                     wanted.different.setdefault(suffix, b"")
         except CannotAskError:
-            return struck  # what can't be asked for stays missing
+            wanted.unanswered = True  # what can't be asked for stays missing
         return struck
 
 

@@ -27,6 +27,7 @@ class ColumnCauses:
         dropped: its series or database was dropped.
         space_dropped: a space of its database was dropped, and its shards with it.
         has_id: the new storage knows the column.
+        forgets: raft has forgotten some of what was dropped.
     """
 
     marked_us: int | None
@@ -36,6 +37,7 @@ class ColumnCauses:
     dropped: bool
     space_dropped: bool
     has_id: bool
+    forgets: bool = False
 
     def cause(self, time_us: int, *, covered: bool) -> str:
         """Return why a missing value is not there.
@@ -67,7 +69,11 @@ class ColumnCauses:
         if self.dropped:
             return "dropped"
         before = self.expired_before_us
-        return "expired" if before is not None and time_us < before else ""
+        if before is not None and time_us < before:
+            return "expired"
+        # The migrator brought it over, as far as one can tell, and now nobody knows its column.
+        is_gone = self.cause(time_us, covered=True) == "not-migrated" and not self.has_id
+        return "dropped" if self.forgets and self.marked_us is not None and is_gone else ""
 
     def rest(self, *, nothing_came: bool) -> str:
         """Return why those values are missing for which `cause` had no answer.
@@ -104,6 +110,7 @@ def causes_of(
         dropped=database_dropped or (name.database, name.series) in dropped.series,
         space_dropped=any(database == name.database for database, _ in dropped.spaces),
         has_id=bool(column.known),
+        forgets=catalogue.forgets,
     )
 
 

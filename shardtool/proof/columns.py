@@ -6,6 +6,7 @@ An index key is `database~series~column`, and each of the three may contain `~` 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,8 +51,8 @@ class OldColumn:
         name: the name to call it by; of several that its index key can mean the likeliest.
         known: those of its possible names that have an id in the new storage.
         databases: those of its possible databases that the catalogue knows.
-        owner: whose it is by the shard's own index; None where two databases can claim it, or
-            none can be told.
+        owner: whose it is by the shard's own index; None where two databases or two series can
+            claim it, or none can be told.
     """
 
     name: Name
@@ -97,15 +98,32 @@ class Index:
     def _owner(self, names: list[Name]) -> Name | None:
         """Return whose column it is, for whoever is to write its values somewhere.
 
-        Of series that the shard has, the longest: `a~b` stands in the index because it has a
-        column. But that `x~y` is a database and not `x` with a series `y~...`, nothing tells.
+        A series of the index that can claim it, in a database that raft has heard of. Of two the
+        longer one: `a~b` stands in the index because it has a column. But `a` does so too: it
+        has to have one that `a~b` can't claim.
         """
         there = [name for name in names if name.series_text in self._series]
-        databases = self._catalogue.databases
-        there = [name for name in there if name.database in databases] or there
+        heard = self._catalogue.heard_of | self._catalogue.databases
+        there = [name for name in there if name.database in heard] or there
         if len({name.database for name in there}) != 1:
             return None
-        return max(there, key=lambda name: len(name.series))
+        longest = max(there, key=lambda name: len(name.series))
+        others = (name for name in there if name is not longest)
+        return longest if all(self._has_more(name, longest) for name in others) else None
+
+    def _has_more(self, name: Name, longer: Name) -> bool:
+        """Say whether a series has a column that a longer one, whose name begins with its own,
+        can't claim."""
+        own, claimed = f"{name.series_text}~", f"{longer.series_text}~"
+        texts = self._ordered
+        first, begin = bisect_left(texts, own), bisect_left(texts, claimed)
+        # What begins with the one or the other stands together, the claimed ones amid the others.
+        end = bisect_left(texts, True, lo=begin, key=lambda text: not text.startswith(claimed))
+        return first < begin or any(text.startswith(own) for text in texts[end : end + 1])
+
+    @cached_property
+    def _ordered(self) -> list[str]:
+        return sorted(self._columns.values())
 
     def _likeliest(self, names: list[Name], known: list[Known]) -> Name:
         def weight(name: Name) -> tuple[bool, bool, bool, int, int]:

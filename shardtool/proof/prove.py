@@ -98,6 +98,7 @@ class Lost:
         owner: whose it is for sure; None where that can't be told.
         unwanted: 'dropped' or 'expired' where somebody wanted it gone, whatever the cause is.
         is_hidden: another content is under its key in a shard that 0.8 does not ask.
+        is_unanswered: another server may have it, and it could not be asked.
         column_id: the 8 bytes that begin its key.
     """
 
@@ -109,6 +110,7 @@ class Lost:
     owner: Name | None = None
     unwanted: str = ""
     is_hidden: bool = False
+    is_unanswered: bool = False
     column_id: bytes = b""
 
 
@@ -367,20 +369,18 @@ class _Work:
             tally.add(len(run) - different, different, time_of(run[0]), time_of(run[-1]))
             if self._question.listing:
                 for suffix in run:
-                    stored, other = wanted.missing[suffix], wanted.different.get(suffix)
-                    unwanted = causes.unwanted(time_of(suffix))
-                    owner, hidden = column.old.owner, suffix in wanted.hidden
                     self._watcher.lost(
                         Lost(
-                            column.old.name,
-                            suffix,
-                            stored,
-                            other,
-                            cause,
-                            owner,
-                            unwanted,
-                            hidden,
-                            column.id,
+                            name=column.old.name,
+                            suffix=suffix,
+                            stored=wanted.missing[suffix],
+                            found=wanted.different.get(suffix),
+                            cause=cause,
+                            owner=column.old.owner,
+                            unwanted=causes.unwanted(time_of(suffix)),
+                            is_hidden=suffix in wanted.hidden,
+                            is_unanswered=wanted.unanswered,
+                            column_id=column.id,
                         )
                     )
 

@@ -39,9 +39,9 @@ def catalogue_of(layout: Layout, api: Api | None) -> Catalogue:
     catalogue = api.catalogue()
     try:
         # A server tells neither which one it is nor what was dropped; the directory does.
-        dropped = read_catalogue(layout.raft).dropped
+        local = read_catalogue(layout.raft)
     except CatalogueError:
-        dropped = catalogue.dropped
+        local = catalogue
     name = own_name(layout.raft)
     own = [server.id for server in catalogue.servers if server.raft_name == name]
     if not own:
@@ -49,7 +49,13 @@ def catalogue_of(layout: Layout, api: Api | None) -> Catalogue:
             f"{api.url}: expected a server of this node's cluster, found none that is called "
             f"{name!r} as {layout.raft / 'name'} is; check --api and --data"
         )
-    return replace(catalogue, dropped=dropped, own_server=own[0])
+    return replace(
+        catalogue,
+        dropped=local.dropped,
+        heard_of=catalogue.heard_of | local.heard_of,
+        forgets=local.forgets,
+        own_server=own[0],
+    )
 
 
 class RaftCatalogue:

@@ -30,11 +30,15 @@ _FIRST_US, _LAST_US = -62_135_596_800_000_000, 253_402_300_800_000_000
 
 
 class Point(NamedTuple):
-    """A point to send: its identity, and the JSON of each of its values by column."""
+    """A point to send: its identity, and the JSON of each of its values by column.
+
+    `copies`: how many more values there are of it in other shards, the same ones.
+    """
 
     time_us: int
     sequence: int
     values: tuple[tuple[str, str], ...]
+    copies: int = 0
 
 
 class Unsendable(NamedTuple):
@@ -52,7 +56,8 @@ WHY = {
     "number": "it is a NaN or an infinity, which JSON does not have",
     "bytes": "it is a string or a name that is no UTF-8, which JSON can't carry",
     "name": "its column is called as the point's identity, or a name is empty or has no URL",
-    "ambiguous": "two databases can be meant by its name in the shard's index (a `~` in one)",
+    "ambiguous": "two series can be meant by its name in the shard's index (a `~` in one)",
+    "unnamed": "the shard's index does not have its column",
     "unreadable": "its bytes are not what 0.8 writes for any value",
     "contradicted": "a later shard has another value under its time and sequence number",
     "refused": "the server refused it",
@@ -111,6 +116,8 @@ class Run:
     values: Iterator[Value]
     is_sure: bool = True
     """Whose column it is, is certain."""
+    is_sent: bool = True
+    """They are to be sent; otherwise they only stand in the way of other contents."""
 
 
 def points_of(runs: Sequence[Run]) -> Iterator[Point | Unsendable]:
@@ -120,7 +127,7 @@ def points_of(runs: Sequence[Run]) -> Iterator[Point | Unsendable]:
         runs: of the series' columns; of several with the same column the first counts, and what
             others have under the same key is either the same or told.
     """
-    troubles = [trouble_with_name(run.name) if run.is_sure else "ambiguous" for run in runs]
+    troubles = [_trouble_with(run) for run in runs]
     merged = heapq.merge(
         *(_numbered(number, run.values) for number, run in enumerate(runs)),
         key=lambda found: (found[1].suffix, found[0]),
@@ -130,12 +137,17 @@ def points_of(runs: Sequence[Run]) -> Iterator[Point | Unsendable]:
         trouble = trouble_with_identity(*identity)
         seen: dict[str, bytes] = {}
         values: dict[str, str] = {}
+        copies = 0
         for number, value in together:
             name = runs[number].name
             why = troubles[number] or trouble
-            if seen.setdefault(name.column, value.stored) != value.stored:
+            is_first = seen.setdefault(name.column, value.stored) == value.stored
+            if not runs[number].is_sent:
+                continue
+            if not is_first:
                 why = "contradicted"
             elif name.column in values:
+                copies += 1
                 continue
             try:
                 text = "" if why else json_of(value.stored)
@@ -146,7 +158,13 @@ def points_of(runs: Sequence[Run]) -> Iterator[Point | Unsendable]:
             else:
                 values[name.column] = text
         if values:
-            yield Point(*identity, tuple(sorted(values.items())))
+            yield Point(*identity, tuple(sorted(values.items())), copies)
+
+
+def _trouble_with(run: Run) -> str:
+    if not run.name.database:
+        return "unnamed"
+    return trouble_with_name(run.name) if run.is_sure else "ambiguous"
 
 
 def _numbered(number: int, values: Iterable[Value]) -> Iterator[tuple[int, Value]]:
@@ -267,24 +285,54 @@ class Batch:
         return Batch((first,)), Batch((second,))
 
 
+class _Filling:
+    """A batch that is not full yet."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}  # by series
+        self.points = self.size = 0
+
+    def add(self, entry: Entry) -> None:
+        self.entries[entry.series] = entry
+        self.points += len(entry.points)
+        self.size += len(entry.json)
+
+
 def batches_of(entries: Iterable[Entry], *, most_points: int, most_bytes: int) -> Iterator[Batch]:
-    """Yield entries as batches, each full or the last of its database.
+    """Yield entries as batches, each full or among the last of its database.
 
     Args:
         entries: none has more than `most_points`.
         most_points: that a batch holds.
-        most_bytes: of JSON; an entry that is larger goes alone.
+        most_bytes: of JSON; an entry that is larger goes alone. All batches that are being filled
+            hold no more than a few times of it.
     """
-    filling: dict[str, Entry] = {}  # by series
-    database, points, size = "", 0, 0
+    # A series' entries go into different ones: those of one set of columns, of another...
+    filling: list[_Filling] = []
+    database = ""
     for entry in entries:
-        points += len(entry.points)
-        size += len(entry.json)
-        is_other = entry.database != database or entry.series in filling
-        if filling and (is_other or points > most_points or size > most_bytes):
-            yield Batch(tuple(filling.values()))
-            filling, points, size = {}, len(entry.points), len(entry.json)
-        database = entry.database
-        filling[entry.series] = entry
-    if filling:
-        yield Batch(tuple(filling.values()))
+        if entry.database != database:
+            yield from _taken(filling)
+            filling, database = [], entry.database
+        place = next((one for one in filling if entry.series not in one.entries), None)
+        if place is not None and (
+            place.points + len(entry.points) > most_points
+            or place.size + len(entry.json) > most_bytes
+        ):
+            filling.remove(place)
+            yield from _taken([place])
+            place = None
+        if place is None:
+            if len(filling) == _MOST_FILLING:
+                yield from _taken([filling.pop(0)])
+            place = _Filling()
+            filling.append(place)
+        place.add(entry)
+    yield from _taken(filling)
+
+
+_MOST_FILLING = 8
+
+
+def _taken(filling: list[_Filling]) -> Iterator[Batch]:
+    return (Batch(tuple(one.entries.values())) for one in filling)

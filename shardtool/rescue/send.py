@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from shardtool.errors import ShardtoolError
 from shardtool.proof.columns import Name
-from shardtool.rescue.points import Batch, Unsendable
+from shardtool.rescue.points import Batch, Entry, Unsendable
 
 
 class Writer(Protocol):
@@ -52,11 +52,14 @@ class Sender:
     sent: int = 0
     _points: int = 0
     _refused_in_a_row: int = 0
+    _given_up: dict[tuple[str, str], str] = field(default_factory=dict)
+    _given_up_in_a_row: int = 0
 
     def send(self, batch: Batch) -> Iterator[Refused]:
         """Send a batch; yield what of it was refused, when all the rest of it is written.
 
-        A refused one is cut in halves until what is refused is a single value.
+        A refused one is cut in halves until what is refused is a single value. A series of which
+        very many are refused is refused as a whole: it is not asked for the rest one by one.
 
         Raises:
             ShardtoolError: the server can't be written to at all.
@@ -64,25 +67,38 @@ class Sender:
         waiting = [batch]
         while waiting:
             part = waiting.pop()
+            for entry in part.entries:
+                if text := self._given_up.get((entry.database, entry.series)):
+                    yield from _all_of(entry, text)
+            left = [e for e in part.entries if (e.database, e.series) not in self._given_up]
+            if not left:
+                continue
+            part = Batch(tuple(left))
             text = self.writer.write_points(part.database, part.body())
             if not text:
                 self._take(part)
             elif part.values > 1:
                 waiting += reversed(part.halves())
             else:
-                self._refused_in_a_row += 1
-                if self._refused_in_a_row >= _MOST_IN_A_ROW:
-                    raise ShardtoolError(
-                        f"the server refused {_MOST_IN_A_ROW} values one after the other, the last "
-                        f"with '{text}': put that right, and run rescue again"
-                    )
-                (entry,) = part.entries
-                (point,), (column,) = entry.points, entry.columns
-                name = Name(entry.database, entry.series, column)
-                yield Refused(Unsendable(name, point.time_us, point.sequence, "refused"), text)
+                yield from _all_of(part.entries[0], text)
+                self._refuse(part.entries[0], text)
+
+    def _refuse(self, entry: Entry, text: str) -> None:
+        self._refused_in_a_row += 1
+        if self._refused_in_a_row < _MOST_IN_A_ROW:
+            return
+        self._refused_in_a_row = 0
+        self._given_up[entry.database, entry.series] = text
+        self._given_up_in_a_row += 1
+        if self._given_up_in_a_row >= _MOST_SERIES_IN_A_ROW:
+            raise ShardtoolError(
+                f"the server refused {_MOST_IN_A_ROW * _MOST_SERIES_IN_A_ROW} values one after "
+                f"the other, of {_MOST_SERIES_IN_A_ROW} series, the last with '{text}': put that "
+                "right"
+            )
 
     def _take(self, part: Batch) -> None:
-        self._refused_in_a_row = 0
+        self._refused_in_a_row = self._given_up_in_a_row = 0
         self.sent += part.values
         self._points += part.points
         self.told(part)
@@ -91,6 +107,13 @@ class Sender:
             time.sleep(self.pause)
 
 
+def _all_of(entry: Entry, text: str) -> Iterator[Refused]:
+    for point in entry.points:
+        for column in entry.columns:
+            name = Name(entry.database, entry.series, column)
+            yield Refused(Unsendable(name, point.time_us, point.sequence, "refused"), text)
+
+
 _PAUSE_POINTS = 10_000
-_MOST_IN_A_ROW = 500
-"""A server that refuses everything is full or broken; what is in single values is not to blame."""
+# A server that refuses everything is full or broken; what is in single values is not to blame.
+_MOST_IN_A_ROW, _MOST_SERIES_IN_A_ROW = 200, 3

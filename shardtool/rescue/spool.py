@@ -11,7 +11,6 @@ import json
 import struct
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +28,8 @@ _PIECES = 16 << 20  # bytes of all columns that are read side by side
 _HEAD = struct.Struct(">cBI")
 _COLUMN, _VALUE, _END = b"C", b"V", b"E"
 _SUFFIX = 16
-_LATER = 0x7F  # in place of a cause that the end of the column tells
+_LATER = 0x3F  # in place of a cause that the end of the column tells
+_UNANSWERED = 0x40  # another server may have it, and could not be asked
 _DIFFERENT = 0x80  # the new storage has another content under its key, asked for or not
 
 
@@ -40,10 +40,10 @@ class Value(NamedTuple):
     stored: bytes
     cause: str
     is_different: bool
+    is_unanswered: bool = False
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """Where the lost values of one column are in a spool's file.
 
     Args:
@@ -82,7 +82,8 @@ class Spool:
         word = lost.unwanted or lost.cause
         cause = CAUSES.index(word) if word else _LATER
         different = _DIFFERENT * (lost.found is not None or lost.is_hidden)
-        self._write(_VALUE, cause | different, lost.suffix + lost.stored)
+        unanswered = _UNANSWERED * lost.is_unanswered
+        self._write(_VALUE, cause | different | unanswered, lost.suffix + lost.stored)
 
     def column_ends(self, cause: str) -> None:
         """Say why its values without a cause are lost."""
@@ -143,12 +144,13 @@ def values_of(path: Path, column: Column, *, of_many: int = 1) -> Iterator[Value
             if len(buffer) < begin + length:
                 break
             content = buffer[begin : begin + length]
-            cause = number & ~_DIFFERENT
+            cause = number & _LATER
             yield Value(
                 content[:_SUFFIX],
                 content[_SUFFIX:],
                 column.rest if cause == _LATER else CAUSES[cause],
                 bool(number & _DIFFERENT),
+                bool(number & _UNANSWERED),
             )
             place = begin + length
         buffer = buffer[place:]

@@ -403,14 +403,34 @@ def test_a_database_that_can_not_be_made_does_not_stop_the_others(
     assert (found["sent"], found["left"], found["missing"]) == (1, {"name": 1}, 1)
 
 
-def test_a_server_that_refuses_everything_ends_the_rescue_soon(
+def test_a_server_that_refuses_everything_ends_the_rescue_soon_and_tells_what_it_refused(
     tmp_path: Path, shardtool: Run
 ) -> None:
     node = Node(tmp_path / "data", version="0.8")
-    node.old_shard(1, points=1000, databases={"test": ("a~b",)}, marked_at=MARKED_AT)
+    series = ("a~b", "c~d", "e~f", "g~h")
+    node.old_shard(1, points=300, databases={"test": series}, marked_at=MARKED_AT)
     with served(node, refuse=nothing_written, partial=False) as (url, faults):
         words = ("--data", node.path, "rescue", "--api", url, "--yes")
-        line = one_line(shardtool(*words, env=PASSWORD), 1)
+        done = shardtool(*words, "--json", env=PASSWORD)
         assert len(faults.seen) < 3000
-    assert "refused 500 values one after the other" in line
-    assert "disk full" in line
+    assert done.returncode == 1
+    assert "one after the other, of 3 series, the last with 'disk full'" in done.stderr
+    assert "0 of 1,200 values were sent and stay; run rescue again" in done.stderr
+    found = document(done)
+    assert (found["sent"], found["missing"]) == (0, 1200)
+    assert found["left"]["refused"] == len(found["not_sent"]) >= 600
+
+
+@pytest.mark.parametrize("status", [503, 500])
+def test_a_server_that_fails_ends_the_rescue_and_its_own_words_are_told(
+    status: int, tmp_path: Path, shardtool: Run
+) -> None:
+    node = lossy(tmp_path / "data", [Row("test", "a~b", "v", AT + n, 10_001, n) for n in range(9)])
+    fault = {"only": "/db/", "method": "POST", "status": status, "text": "disk full"}
+    with served(node, **fault) as (url, faults):
+        words = ("--data", node.path, "rescue", "--api", url, "--yes", "-q")
+        done = shardtool(*words, env=PASSWORD)
+        assert len([request for request in faults.seen if request.method == "POST"]) <= 4
+    assert done.returncode == 1
+    assert "disk full" in done.stderr
+    assert "0 of 9 values were sent and stay" in done.stderr

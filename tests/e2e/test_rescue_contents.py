@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from fixtures import MARKED_AT, Node
+from fixtures import MARKED_AT, Node, influxd
 from fixtures.encode import Row
 from tests.conftest import Run
-from tests.e2e.proof_world import events, verify
+from tests.e2e.proof_world import events, one_line, verify
 from tests.e2e.rescue_world import AT, PASSWORD, lossy, rescue, sent, served
 from tests.e2e.test_terminal import Terminal
 
@@ -108,3 +109,64 @@ def test_what_was_lost_while_the_question_stood_is_shown_before_it_is_sent(node:
         assert terminal.end() == 1
         assert sent(faults) == []
     assert "other values are lost now than were shown" in terminal.shown.replace("\r\n", " ")
+
+
+# -- another directory, another shard, another series --
+
+
+def test_a_copy_of_the_directory_that_the_server_runs_on_is_refused(
+    node: Node, tmp_path: Path, shardtool: Run
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(node.path, copy, symlinks=True)
+    with influxd.started(node.path) as server:
+        words = ("--data", copy, "rescue", "--api", server.url, "--yes")
+        line = one_line(shardtool(*words, env=PASSWORD), 1)
+        assert f"found one that has {node.path}/raft/log open" in line
+        assert rescue(shardtool, node.path, server.url)["sent"] == 3
+
+
+def test_a_named_shard_does_not_keep_out_what_a_later_one_has(
+    tmp_path: Path, shardtool: Run
+) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    for number in (1, 2):
+        rows = [Row("test", "a~b", "v", AT + n, 10_001, n * number) for n in range(3)]
+        node.old_shard(number, rows=rows, marked_at=MARKED_AT)
+    with served(node) as (url, _):
+        first = rescue(shardtool, node.path, url, "1")
+        assert (first["sent"], first["left"], first["missing"]) == (1, {"contradicted": 2}, 2)
+        second = rescue(shardtool, node.path, url)
+    assert (second["sent"], second["left"]) == (2, {"contradicted": 2})
+    assert [shard["missing"] for shard in verify(shardtool, node.path).values()] == [0, 0]
+
+
+def test_what_was_dropped_long_ago_is_not_brought_back(tmp_path: Path, shardtool: Run) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    rows = [Row("test", series, "v", AT + n, 10_001, n) for series in "ab" for n in range(3)]
+    node.old_shard(1, rows=rows)
+    node.migrate(1)
+    node.drop_series("test", "a")
+    for _ in range(250):
+        node.raft_command("nop")
+    served_copy = tmp_path / "served"
+    shutil.copytree(node.path, served_copy, symlinks=True)  # the test server reads no snapshot
+    node.compact_raft()
+    with served(served_copy) as (url, faults):
+        found = rescue(shardtool, node.path, url)
+        assert (found["sent"], found["left"], sent(faults)) == (0, {"dropped": 3}, [])
+        assert rescue(shardtool, node.path, url, "--also", "dropped", "--dry-run")["to_send"] == [
+            {"database": "test", "series": "a", "values": 3}
+        ]
+
+
+def test_values_of_a_database_that_is_gone_do_not_go_into_another(
+    tmp_path: Path, shardtool: Run
+) -> None:
+    node = Node(tmp_path / "data", version="0.8", databases=["od", "od~d"])
+    node.old_shard(1, rows=[Row("od~d", "cpu", "v", AT, 10_001, 1)])
+    node.drop_database("od~d")
+    node.mark(1)
+    with served(node) as (url, faults):
+        found = rescue(shardtool, node.path, url)
+        assert (found["left"], sent(faults)) == ({"ambiguous": 1}, [])

@@ -110,6 +110,33 @@ def test_of_several_names_a_known_database_and_an_indexed_series_decide() -> Non
     assert found.column(old_id(1)).name == Name("db", "a~b", "c~d")
 
 
+def owners(columns: Iterable[tuple[str, str, str]], **known: Any) -> dict[str, Name | None]:
+    """Return whose the columns of an index are, by their texts."""
+    index = index_of(columns, replace(catalogue(databases=["test"]), **known))
+    ids = {"~".join(column): old_id(number) for number, column in enumerate(columns, 1)}
+    return {text: index.column(number).owner for text, number in ids.items()}
+
+
+def test_a_series_whose_name_begins_with_anothers_owns_what_it_can_claim() -> None:
+    mine = ("test", "a~b", "v"), ("test", "a~b", "w")
+    assert owners([("test", "a", "v"), *mine]) == {
+        "test~a~v": Name("test", "a", "v"),
+        "test~a~b~v": Name("test", "a~b", "v"),
+        "test~a~b~w": Name("test", "a~b", "w"),
+    }
+
+
+def test_where_both_series_need_a_column_nobody_owns_it() -> None:
+    columns = [("test", "a", "b~c"), ("test", "a~b", "d")]
+    assert owners(columns) == {"test~a~b~c": None, "test~a~b~d": None}
+
+
+def test_a_database_that_is_gone_can_claim_its_columns_still() -> None:
+    columns, there = [("od~d", "cpu", "v")], frozenset({"od"})
+    assert owners(columns, databases=there) == {"od~d~cpu~v": Name("od", "d~cpu", "v")}
+    assert owners(columns, databases=there, heard_of=frozenset({"od~d"})) == {"od~d~cpu~v": None}
+
+
 def test_a_column_that_the_index_lacks_has_no_known_name() -> None:
     column = index_of([("db", "s", "c")], catalogue(("db", "s", "c"))).column(old_id(2))
     assert (column.known, column.databases) == ((), ())

@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.encode import field_value
+from shardtool.errors import ShardtoolError
 from shardtool.proof.columns import Name
 from shardtool.proof.prove import Lost
-from shardtool.rescue.plan import Spools
+from shardtool.rescue.plan import Plan, Spools, make_plan, require_nothing_new
 from shardtool.rescue.points import (
     WHY,
     Batch,
@@ -214,7 +215,8 @@ def test_batches_hold_each_entry_once_and_never_two_of_one_series(
         for database, name, many in series
     ]
     batches = list(batches_of(entries, most_points=most_points, most_bytes=most_bytes))
-    assert [entry for batch in batches for entry in batch.entries] == entries
+    found = [entry for batch in batches for entry in batch.entries]
+    assert sorted(found, key=repr) == sorted(entries, key=repr)
     for batch in batches:
         assert {entry.database for entry in batch.entries} == {batch.database}
         assert len({entry.series for entry in batch.entries}) == len(batch.entries)
@@ -306,6 +308,114 @@ def test_what_is_refused_is_found_to_the_value_and_all_the_rest_goes_through(
     assert server.taken == {(time, c) for time in range(21) for c in "ab"} - refused
     assert sender.sent == len(server.taken)
     assert server.requests <= 1 + len(refused) * 2 * 8
+
+
+class Unwilling(Picky):
+    """A server that refuses some series, whatever of them is asked."""
+
+    def __init__(self, *series: str) -> None:
+        super().__init__(())
+        self.series = series
+
+    def write_points(self, database: str, body: bytes) -> str:
+        if any(entry["name"] in self.series for entry in json.loads(body)):
+            self.requests += 1
+            return "not that one"
+        return super().write_points(database, body)
+
+
+def entry(series: str, many: int) -> Entry:
+    return Entry("test", series, ("v",), tuple(Point(n, 1, (("v", "1"),)) for n in range(many)))
+
+
+def test_a_series_that_is_refused_and_refused_keeps_no_other_from_going_through() -> None:
+    server = Unwilling("x")
+    sender = Sender(server, 0, lambda batch: None)
+    found = []
+    for part in (entry("a", 5), entry("x", 1000), entry("x", 1000), entry("y", 7)):
+        found += list(sender.send(Batch((part,))))
+    assert len(found) == 2000
+    assert {(one.value.name.series, one.text) for one in found} == {("x", "not that one")}
+    assert sender.sent == 12
+    assert server.requests < 1000
+
+
+def test_a_server_that_refuses_series_after_series_is_not_asked_for_ever() -> None:
+    server = Unwilling("a", "b", "c", "d")
+    sender = Sender(server, 0, lambda batch: None)
+    with pytest.raises(ShardtoolError, match=r"refused .* values .* the last with 'not that one'"):
+        for name in "abcd":
+            list(sender.send(Batch((entry(name, 1000),))))
+    assert server.requests < 2000
+
+
+# -- plans --
+
+
+def spooled(directory: Path, **shards: dict[int, int]) -> Spools:
+    """Return spools of shards s1, s2...: time to value, of one series."""
+    spools = Spools(directory)
+    for shard, values in shards.items():
+        spool = Spool(shard, directory)
+        for time, value in sorted(values.items()):
+            spool.add(Lost(CPU, suffix(time), field_value(value), None, "name", CPU))
+        spool.column_ends("unknown")
+        for piece in spool.chunks():
+            spools.add(shard[1:], piece)
+    return spools
+
+
+def planned(spools: Spools) -> Plan:
+    return make_plan(spools, known=["test"], create=False, also=())
+
+
+def sent_of(spools: Spools) -> dict[int, str]:
+    """Return what a plan's points hold, by time."""
+    (series,) = planned(spools).series
+    points = [one for one in spools.points(series, ()) if isinstance(one, Point)]
+    return {point.time_us: point.values[0][1] for point in points}
+
+
+def test_a_shard_is_later_by_its_number(tmp_path: Path) -> None:
+    assert sent_of(spooled(tmp_path, s99999={1: 1}, s100000={1: 2})) == {1: "2"}
+
+
+def test_what_is_not_to_be_sent_keeps_an_older_content_out(tmp_path: Path) -> None:
+    spools = spooled(tmp_path, s00001={1: 1, 2: 5, 3: 1}, s00002={1: 2, 2: 5})
+    spools.sent = {"00001"}
+    assert sent_of(spools) == {2: "5", 3: "1"}
+    plan = planned(spools)
+    assert (plan.total, plan.left, plan.shards) == (2, {"contradicted": 1}, {"00001"})
+
+
+def test_a_value_in_two_shards_is_counted_once_and_its_copy_apart(tmp_path: Path) -> None:
+    plan = planned(spooled(tmp_path, s00001={1: 1, 2: 1}, s00002={1: 1}))
+    assert (plan.total, plan.copies, plan.left) == (2, 1, {})
+
+
+def test_a_plan_with_other_points_is_not_the_one_that_was_shown(tmp_path: Path) -> None:
+    plans = []
+    for number, values in enumerate([{1: 1, 2: 1}, {1: 1, 3: 1}, {1: 1, 2: 2}]):
+        (tmp_path / str(number)).mkdir()
+        plans.append(planned(spooled(tmp_path / str(number), s00001=values)))
+    require_nothing_new(plans[0], plans[0])
+    require_nothing_new(plans[0], Plan())
+    for other in plans[1:]:
+        with pytest.raises(ShardtoolError, match="other values are lost now"):
+            require_nothing_new(plans[0], other)
+
+
+def test_what_another_server_may_have_and_cant_be_asked_for_is_not_sent(tmp_path: Path) -> None:
+    spools, spool = Spools(tmp_path), Spool("00001", tmp_path)
+    for time in (1, 2):
+        is_unanswered = time == 2
+        value = Lost(CPU, suffix(time), field_value(1), None, "", CPU, is_unanswered=is_unanswered)
+        spool.add(value)
+    spool.column_ends("not-migrated")
+    for piece in spool.chunks():
+        spools.add("00001", piece)
+    assert sent_of(spools) == {1: "1"}
+    assert planned(spools).left == {"unanswered": 1}
 
 
 # -- the spool --
