@@ -23,11 +23,12 @@ from shardtool.datadir.inventory import Inventory, take_inventory
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.errors import InterruptedByUserError, UsageError
 from shardtool.export.columns import NOTHING_KNOWN, Selection
+from shardtool.export.forms import Form
 from shardtool.export.jobs import Jobs
 from shardtool.export.line import Style
-from shardtool.export.run import Report, export
+from shardtool.export.run import TORN, Report, export
 from shardtool.export.target import STDOUT, is_stdout, is_stream, left_of, place_of
-from shardtool.export.work import Form, Job, Outcome, Wanted
+from shardtool.export.work import Job, Outcome, Wanted
 from shardtool.influxdb.catalogue import Catalogue, CatalogueError, read_catalogue
 from shardtool.influxdb.regex import compiled
 from shardtool.proof.prove import Finding
@@ -61,8 +62,9 @@ formats, by the name of FILE (before .gz or .zst), or by --format:
                              goes on in a next one with the same tags and time,
                              of which a database makes one point.
   json     .json .jsonl      a document a line, each of which
-                             POST /db/DB/series?time_precision=u takes. 0.8
-                             itself rounds sequence numbers beyond 2^53.
+                             POST /db/DB/series?time_precision=u takes. What
+                             0.8 would round (times and sequence numbers beyond
+                             2^53) goes to FILE.left.
   parquet  .parquet          a row a value: database, series, column, time (us,
                              UTC), sequence_number and value_float, value_int,
                              value_bool or value_string (the others are null).
@@ -76,8 +78,14 @@ the infinities are in parquet alone.
   tag    a tag on each point, which makes each a series of its own
   field  a field beside the others; later points of a time go to FILE.left
   none   not at all; later points of a time go to FILE.left
-Lost values that go into one database with an export of --new need tag in both:
-only what is in one file can be seen to share its time.
+Points of one time are found in whatever shards of one run they are. Lost values
+that go into one database with an export of --new need tag in both: only what is
+in one file can be seen to share its time.
+
+A value that several of the shards have (old ones and the new ones that they
+were copied to, say) goes out once; where their contents differ, the last
+shard's goes out, new ones being later than old ones, and the others go to
+FILE.left.
 
 examples:
   shardtool export --database test --to test.lp.gz
@@ -185,7 +193,12 @@ def run(args: argparse.Namespace, out: Output) -> int:
             jobs = _jobs(args, layout, inventory, catalogue)
             wanted = Wanted(selection, form, style, catalogue)
             first = None
+        if not jobs.readable and not jobs.others:
+            out.warn("there is no shard to read: the file has no values")
         report = _exported(args, jobs, wanted, first, out)
+    for outcome in report.outcomes:
+        if outcome.word == TORN:
+            out.warn(outcome.detail)
     if out.as_json:
         out.document("export", document_of(report, findings))
     else:

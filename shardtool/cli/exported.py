@@ -8,7 +8,7 @@ from typing import Any
 
 from shardtool.cli.output import Output, safe, short
 from shardtool.export.left import WHY
-from shardtool.export.run import Report
+from shardtool.export.run import TORN, Report
 from shardtool.export.target import STDOUT, is_stream, left_of
 from shardtool.proof.prove import Finding
 from shardtool.words import plural, size
@@ -21,10 +21,12 @@ def show(report: Report, args: argparse.Namespace, out: Output) -> None:
     tell = out.warn if args.to == STDOUT else _printer(out)
     if not out.quiet:
         for outcome in report.outcomes:
-            if outcome.word:
+            if outcome.word and outcome.word != TORN:  # that is told in any case
                 tell(f"{short(outcome.job.name)}: {outcome.word}: {safe(outcome.detail)}")
         for why, count in report.left.most_common():
             tell(f"{plural(count, 'value')} left out: {WHY[why]}")
+        if report.twice:
+            tell(f"{plural(report.twice, 'value')} in two shards or more: each went out once")
         _show_mixed(report, tell)
     tell(_summary(report, args))
 
@@ -55,9 +57,12 @@ def _summary(report: Report, args: argparse.Namespace) -> str:
         beside = None if is_stream(name) else left_of(name)
         listed = beside if args.left is None else args.left
         parts.append(f"{plural(left, 'value')} left out{f' (see {listed})' if listed else ''}")
-    broken = sum(bool(outcome.word) for outcome in report.outcomes)
+    broken = sum(outcome.word not in ("", TORN) for outcome in report.outcomes)
     if broken:
         parts.append(f"{plural(broken, 'shard')} not read to the end")
+    torn = sum(outcome.word == TORN for outcome in report.outcomes)
+    if torn:
+        parts.append(f"{plural(torn, 'shard')} with a log that is cut")
     return "; ".join(parts)
 
 
@@ -78,6 +83,7 @@ def document_of(report: Report, findings: Mapping[str, Finding] | None) -> dict[
         "database": report.database or None,
         "values": report.values,
         "points": report.points,
+        "twice": report.twice,
         "shards": [
             {
                 "id": outcome.job.name,

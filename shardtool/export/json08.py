@@ -1,8 +1,8 @@
 """JSON as InfluxDB 0.8 takes it over HTTP: POST /db/DB/series?time_precision=u, a line at a time.
 
 Source of the facts: FORMATS.md (HTTP, "Writing"). A number without point or exponent is an int64,
-every other a double. A null deletes what the server has, so points are grouped by the columns that
-they have, and nobody gets a null.
+every other a double; times and sequence numbers pass through a float64. A null deletes what the
+server has, so points are grouped by the columns that they have, and nobody gets a null.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ from shardtool.export.cells import Cells
 from shardtool.export.left import Left
 from shardtool.export.values import NoValueError, Texts, Value
 from shardtool.export.windows import Part, Window
-from shardtool.influxdb.keys import time_and_sequence
+from shardtool.influxdb.keys import time_and_sequence, time_bytes
 
 _IDENTITY = ("time", "sequence_number")
 _POINTS = 1000  # of one line, which is one request
+# A float64 holds all times and sequence numbers within these.
+_FIRST, _END = time_bytes(-(1 << 53)), time_bytes(1 << 53)
+_SEQUENCE_END = (1 << 53).to_bytes(8, "big")
+_TIME_BYTES = 8
 
 
 class Json08:
@@ -37,6 +41,7 @@ class Json08:
             return trouble or _trouble_with(part)
 
         cells = Cells(window, self._texts, problem, self._left)
+        _leave_changing(cells)
         points, lines = 0, []
         for columns, rows in _groups(cells):
             points += len(rows)
@@ -49,6 +54,23 @@ class Json08:
     def rest(self) -> tuple[bytes, int, int]:
         """Return what `written` kept for later, as it does: nothing."""
         return b"", 0, 0
+
+
+def _leave_changing(cells: Cells) -> None:
+    """Leave points that 0.8 would read as others, and then may take two for one."""
+    every = cells.every
+    largest = max(point[_TIME_BYTES:] for point in every)
+    if every[0] >= _FIRST and every[-1] < _END and largest < _SEQUENCE_END:
+        return
+    for place, why in enumerate(("time", "sequence")):
+        gone = {p for p in every if not _is_exact(time_and_sequence(p)[place])}
+        if gone:
+            cells.leave_points(gone, why)
+
+
+def _is_exact(number: int) -> bool:
+    # 2^63 is one: the captures have it, sent over HTTP.
+    return int(float(number)) == number
 
 
 def _groups(cells: Cells) -> Iterator[tuple[list[str], list[str]]]:

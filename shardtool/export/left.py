@@ -21,8 +21,10 @@ WHY = {
     "return or NUL, with a backslash before what is escaped or at its end, or that begins with #",
     "reserved": "a column whose name means something else there: time or sequence_number",
     "newline": "a string with a line feed: influx -import would double it; see --line-feeds",
-    "time": "a time that nanoseconds in 64 bits can't reach",
-    "sequence": "a point whose sequence number does not fit the field",
+    "time": "a time that nanoseconds in 64 bits can't reach, or that 0.8 would read as another one",
+    "sequence": "a point whose sequence number does not fit the field, or that 0.8 would read as "
+    "another one",
+    "contradicted": "a later shard has another value under its time and sequence number",
     "same-time": "a point that would replace another of its series, of the same time",
     "type": "a value of another type than the first one of its field in the file: a database of "
     "today takes one type for a field",

@@ -150,6 +150,11 @@ class _Choice:
             )
         return found
 
+    def among(self, pairs: Sequence[Pair]) -> Sequence[Pair]:
+        """Return those of neighbouring pairs of a column that are lost."""
+        lost = set(self._keys(self._place_of(pairs[0][0]), len(pairs)))
+        return [pair for pair in pairs if pair[0] in lost]
+
     def _place_of(self, key: bytes) -> int:
         """Return the place of the first key that is not before `key`."""
         return bisect_left(range(self._count), key, key=lambda place: self._keys(place, 1)[0])

@@ -13,26 +13,31 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from shardtool.errors import ShardtoolError, UsageError, reason_of
+from shardtool.export.forms import Form
 from shardtool.export.line import header
+from shardtool.export.look import Look
 from shardtool.export.parquet import Sink, arrow
 from shardtool.export.target import Target, Written, is_stream, left_of, taken
 from shardtool.export.work import (
     Chunk,
-    Form,
     Job,
+    Neighbour,
     Outcome,
     Wanted,
-    databases_in,
     export_shard,
+    look_at,
 )
 from shardtool.proof.children import Children, Died, Tell
 from shardtool.proof.columns import Name
 from shardtool.words import names
+
+TORN = "torn-log"
+"""An Outcome's word for a shard with a log that ends in the midst of a record."""
 
 Answer = TypeVar("Answer")
 Progress: TypeAlias = Callable[[Job, int, float], None]
@@ -66,6 +71,11 @@ class Report:
     def left(self) -> Counter[str]:
         """How many values could not go out, by a word of left.WHY."""
         return sum((outcome.left for outcome in self.outcomes), Counter[str]())
+
+    @property
+    def twice(self) -> int:
+        """How many values two or more of the shards have: each went out once."""
+        return sum(outcome.twice for outcome in self.outcomes)
 
     @property
     def mixed(self) -> list[Name]:
@@ -117,14 +127,21 @@ def export(
     with contextlib.ExitStack() as stack:
         files = stack.enter_context(_Files(name, wanted.form, force=force, left=left))
         ended = first() if first is not None else {}
+        looks = _looked([job for job in jobs if job.path not in ended], wanted)
+        ended = {**ended, **_failed(jobs, looks)}
+        _check_databases(looks, wanted)
         if wanted.form != "parquet":
-            to_read = [job for job in jobs if job.path not in ended]
-            report.database = _one_database(to_read, wanted)
+            report.database = _one_database(looks, wanted)
+            wanted = replace(wanted, database=report.database)
         if wanted.form == "line":
             files.begin(header(report.database))
         types: dict[bytes, str] = {}  # of the fields that are in the file
         for job in jobs:
-            outcome = ended.get(job.path) or _exported(job, wanted, files, progress, types)
+            outcome = ended.get(job.path)
+            if outcome is None:
+                near = _neighbours(job, jobs, looks, report.outcomes)
+                outcome = _exported(job, wanted, files, progress, types, near)
+                _note_torn(outcome, looks[job.path])
             report.outcomes.append(outcome)
             progress(job, outcome.values, 1.0)
         report.files = files.complete()
@@ -132,7 +149,12 @@ def export(
 
 
 def _exported(
-    job: Job, wanted: Wanted, files: _Files, progress: Progress, types: dict[bytes, str]
+    job: Job,
+    wanted: Wanted,
+    files: _Files,
+    progress: Progress,
+    types: dict[bytes, str],
+    neighbours: Sequence[Neighbour],
 ) -> Outcome:
     """Have a child read a shard, and write what it tells."""
     so_far = Outcome(job)
@@ -144,14 +166,23 @@ def _exported(
         progress(job, chunk.values, chunk.part)
 
     def work(job: Job, scratch: Path, tell: Tell) -> Outcome:
-        return export_shard(job, wanted, scratch, tell, types)
+        return export_shard(job, wanted, scratch, tell, types, neighbours)
 
     answer = _answer(Children(work, heard), job)
     if not isinstance(answer, Died):
         return answer
-    so_far.word = "engine-unreadable"
-    so_far.detail = f"{job.path}: the process that read it died ({answer.how}): a corrupt file?"
+    so_far.word, so_far.detail = "engine-unreadable", _of_death(job, answer)
     return so_far
+
+
+def _of_death(job: Job, end: Died) -> str:
+    return f"{job.path}: the process that read it died ({end.how}): a corrupt file?"
+
+
+def _note_torn(outcome: Outcome, look: Look) -> None:
+    """Say of a shard that was read to its end that this may not be the end."""
+    if look.torn and not outcome.word:
+        outcome.word, outcome.detail = TORN, "; ".join(look.torn)
 
 
 def _answer(children: Children[Job, Answer], job: Job) -> Answer | Died:
@@ -160,7 +191,65 @@ def _answer(children: Children[Job, Answer], job: Job) -> Answer | Died:
     return answer
 
 
-def _one_database(jobs: Sequence[Job], wanted: Wanted) -> str:
+def _looked(jobs: Sequence[Job], wanted: Wanted) -> dict[Path, Look]:
+    """Return what shards have, by path: several are looked at at a time, and none is read."""
+
+    def work(job: Job, scratch: Path, tell: Tell) -> Look:
+        return look_at(job, wanted, scratch, times=len(jobs) > 1)
+
+    found: dict[Path, Look] = {}
+    with contextlib.closing(Children(work, _nothing).answers(jobs)) as answers:
+        for job, answer in answers:
+            if isinstance(answer, Died):
+                found[job.path] = Look(word="engine-unreadable", detail=_of_death(job, answer))
+            else:
+                found[job.path] = answer
+    return found
+
+
+def _failed(jobs: Sequence[Job], looks: Mapping[Path, Look]) -> dict[Path, Outcome]:
+    """Return how those shards ended that are not to be read: they could not be looked at."""
+    return {
+        job.path: Outcome(job, word=look.word, detail=look.detail)
+        for job in jobs
+        if (look := looks.get(job.path)) is not None and look.word
+    }
+
+
+def _neighbours(
+    job: Job, jobs: Sequence[Job], looks: Mapping[Path, Look], done: Sequence[Outcome]
+) -> list[Neighbour]:
+    """Return the other shards with values of the same times as a shard, which comes after those
+    that are done."""
+    own = looks[job.path]
+    found = []
+    for place, other in enumerate(jobs):
+        look = looks.get(other.path)
+        if place != len(done) and look is not None and own.overlaps(look):
+            is_later = place > len(done)
+            is_whole = not is_later and done[place].word in ("", TORN)
+            found.append(Neighbour(other, is_later, is_whole))
+    return found
+
+
+def _check_databases(looks: Mapping[Path, Look], wanted: Wanted) -> None:
+    """Insist that databases that were named are somewhere.
+
+    Raises:
+        UsageError: neither a shard nor raft knows one of them.
+    """
+    if not looks or any(look.word for look in looks.values()):
+        return
+    known = wanted.catalogue.databases.union(*(look.named for look in looks.values()))
+    unknown = wanted.selection.databases - known
+    if unknown:
+        raise UsageError(
+            f"--database {names(sorted(unknown))}: expected a database that the shards or raft "
+            f"know, found {names(sorted(known)) or 'none'}"
+        )
+
+
+def _one_database(looks: Mapping[Path, Look], wanted: Wanted) -> str:
     """Return the database that all wanted values are of; '' where there are no values.
 
     Raises:
@@ -168,15 +257,7 @@ def _one_database(jobs: Sequence[Job], wanted: Wanted) -> str:
     """
     if len(wanted.selection.databases) == 1:
         return next(iter(wanted.selection.databases))
-
-    def work(job: Job, scratch: Path, tell: Tell) -> frozenset[str]:
-        return databases_in(job, wanted, scratch)
-
-    found: set[str] = set()
-    with contextlib.closing(Children(work, _nothing).answers(jobs)) as answers:
-        for _, answer in answers:
-            # One that can't be read is told of when it is exported.
-            found |= frozenset() if isinstance(answer, Died) else answer
+    found = frozenset[str]().union(*(look.databases for look in looks.values()))
     if len(found) > 1:
         raise UsageError(
             f"expected values of one database, found those of {len(found)}: "

@@ -12,8 +12,8 @@ are more of one time than a window holds, it says so.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Protocol
 
@@ -53,6 +53,10 @@ class Choice(Protocol):
             EngineError: they can't be those that the choice was made for.
         """
 
+    def among(self, pairs: Sequence[Pair]) -> Sequence[Pair]:
+        """Return those of neighbouring pairs of a column, any that the shard has, that are
+        wanted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -72,12 +76,14 @@ class Window:
         end: what follows the column id in the last key that may be in it.
         before: time (8 bytes of a key) of the last point before this window; empty for none.
         goes_on: points of the window's only time are still to come.
+        beside: of times, the first and the last point that other shards of the run have there.
     """
 
     parts: tuple[Part, ...]
     end: bytes
     before: bytes = b""
     goes_on: bool = False
+    beside: Mapping[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
 
     @property
     def database(self) -> str:
@@ -124,7 +130,8 @@ class Points:
 
 
 def sharing(suffixes: Sequence[bytes], window: Window) -> list[int]:
-    """Return the places of points that share their time with another one of their series.
+    """Return the places of points that share their time with another one of their series, in
+    whatever shard.
 
     Args:
         suffixes: points of the window, in order, as keys without column ids.
@@ -132,11 +139,18 @@ def sharing(suffixes: Sequence[bytes], window: Window) -> list[int]:
     """
     times = [point[:_TIME_BYTES] for point in suffixes]
     if not times or (
-        len(set(times)) == len(times) and times[0] != window.before and not window.goes_on
+        len(set(times)) == len(times)
+        and times[0] != window.before
+        and not (window.goes_on or window.beside)
     ):
         return []
     around = [window.before, *times, times[-1] if window.goes_on else b""]
-    return [n for n, time in enumerate(times) if time in (around[n], around[n + 2])]
+    beside = window.beside
+    return [
+        n
+        for n, time in enumerate(times)
+        if time in (around[n], around[n + 2]) or {*beside.get(time, ())} - {suffixes[n]}
+    ]
 
 
 def repeated(suffixes: Sequence[bytes], window: Window) -> list[int]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
 
+from shardtool.export.beside import Beside, Other
 from shardtool.export.columns import (
     Column,
     Namer,
@@ -18,20 +18,26 @@ from shardtool.export.columns import (
     old_namer,
 )
 from shardtool.export.fieldtypes import NOTHING_WRITTEN, FieldTypes
-from shardtool.export.json08 import Json08
+from shardtool.export.forms import Form, writer_of
 from shardtool.export.left import Left
-from shardtool.export.line import Line, Style
-from shardtool.export.parquet import Parquet
-from shardtool.export.windows import Choice, Place, Window, place_of, windows
+from shardtool.export.line import Style
+from shardtool.export.look import Begun, Look, databases_of, times_of
+from shardtool.export.windows import Choice, Place, place_of, windows
 from shardtool.influxdb.catalogue import Catalogue
-from shardtool.influxdb.engines import EngineBusyError, EngineError, Reader, open_shard
+from shardtool.influxdb.engines import (
+    EngineBusyError,
+    EngineError,
+    Reader,
+    ReaderBothWays,
+    open_shard,
+)
 from shardtool.proof.children import Tell
 from shardtool.proof.columns import Name
 from shardtool.proof.state import state_of
-
-Form: TypeAlias = Literal["line", "json", "parquet"]
+from shardtool.words import names
 
 _ATTEMPTS = 3  # without a step forward, where files vanish under the reader
+_TIME_BYTES = 8
 _CHUNK = 1 << 18  # bytes that the parent is sent at a time
 
 
@@ -68,6 +74,8 @@ class Wanted:
         catalogue: what raft knows.
         choosing: opens what chooses among a shard's values, in the child that reads it; None
             takes all.
+        database: the only one that may be in the file, where its form has one; others that come
+            while it is written are told. None for any.
     """
 
     selection: Selection
@@ -75,6 +83,7 @@ class Wanted:
     style: Style
     catalogue: Catalogue
     choosing: Callable[[Job], AbstractContextManager[Choice]] | None = None
+    database: str | None = None
 
 
 @dataclass
@@ -90,6 +99,7 @@ class Outcome:
             protocol: letters of fieldtypes.type_of, that of the file first.
         word: why it was not read to its end: 'engine-unreadable', 'changing' or 'in-use'.
         detail: what was met, in words.
+        twice: how many went out with an earlier shard of the run.
     """
 
     job: Job
@@ -99,6 +109,22 @@ class Outcome:
     kinds: dict[Name, str] = field(default_factory=dict)
     word: str = ""
     detail: str = ""
+    twice: int = 0
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Another shard of the run, with values of the same times.
+
+    Args:
+        job: the shard.
+        is_later: it is written after the one at hand.
+        is_whole: all of it is in the file already, or listed.
+    """
+
+    job: Job
+    is_later: bool
+    is_whole: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,31 +154,31 @@ class ChangedError(EngineError):
     """A shard is not what it was when it was chosen what to read of it."""
 
 
-class Writer(Protocol):
-    """A form that values are written in."""
+def look_at(job: Job, wanted: Wanted, scratch: Path, *, times: bool) -> Look:
+    """Return what a shard has.
 
-    def written(self, window: Window) -> tuple[bytes, int, int]:
-        """Return a window as bytes, and how many points and values are in them.
+    Args:
+        job: the shard.
+        wanted: which values.
+        scratch: a directory for links.
+        times: look for the first and the last of its times too.
+    """
+    looks: list[Look] = []
+    word, detail = _in_attempts(job, lambda: looks.append(_look(job, wanted, scratch, times)))
+    # Of one that was written to meanwhile its reading tells.
+    return looks[0] if looks else Look(word=word, detail=detail)
 
-        What it keeps for later comes with a later one, or at the end.
-        """
 
-    def rest(self) -> tuple[bytes, int, int]:
-        """Return what `written` kept for later, as it does."""
-
-
-def databases_in(job: Job, wanted: Wanted, scratch: Path) -> frozenset[str]:
-    """Return the databases that a shard has wanted columns of; none where it can't be read."""
-    try:
-        with ExitStack() as stack:
-            choice = _choice(job, wanted, stack)
-            reader = stack.enter_context(_opened(job, scratch))
-            columns = columns_of(reader, _namer(job, reader, wanted), wanted.selection)
-            if choice is not None:
-                columns = [column for column in columns if choice.has(column)]
-    except EngineError:
-        return frozenset()
-    return frozenset(column.name.database for column in columns if column.is_named)
+def _look(job: Job, wanted: Wanted, scratch: Path, times: bool) -> Look:
+    selection = wanted.selection
+    torn: list[str] = []
+    with ExitStack() as stack:
+        choice = _choice(job, wanted, stack)
+        reader = stack.enter_context(_opened(job, scratch, torn))
+        every = columns_of(reader, _namer(job, reader, wanted), replace(selection, series=None))
+        columns = [c for c in every if selection.takes(c) and (choice is None or choice.has(c))]
+        found = times_of(reader, columns, selection) if times else None
+    return Look(databases_of(columns), databases_of(every), found, tuple(torn))
 
 
 def export_shard(
@@ -161,6 +187,7 @@ def export_shard(
     scratch: Path,
     tell: Tell,
     types: Mapping[bytes, str] = NOTHING_WRITTEN,
+    neighbours: Sequence[Neighbour] = (),
 ) -> Outcome:
     """Read a shard, tell the parent its values as Chunks, and return how it ended.
 
@@ -172,28 +199,62 @@ def export_shard(
         scratch: a directory for links.
         tell: takes Chunks.
         types: of the fields that are in the file already, as Chunks told them.
+        neighbours: the shards of the run with values of the same times, in its order.
     """
-    work = _Work(job, wanted, tell, types)
+    with ExitStack() as stack:
+        work = _Work(job, wanted, tell, types)
+
+        def attempt() -> None:
+            with ExitStack() as own:
+                choice = _choice(job, wanted, own)
+                work.read(own.enter_context(_opened(job, scratch)), choice)
+
+        others = [_other(one, wanted, scratch, stack) for one in neighbours]
+        work.is_beside([other for other in others if other is not None])
+        return work.ended(*_in_attempts(job, attempt))
+
+
+def _other(one: Neighbour, wanted: Wanted, scratch: Path, stack: ExitStack) -> Other | None:
+    """Open another shard of the run; None where it can't be read, of which its own end tells."""
+    opened: list[Other] = []
+
+    def attempt() -> None:
+        with ExitStack() as own:
+            choice = _choice(one.job, wanted, own)
+            reader = own.enter_context(_opened(one.job, scratch))
+            columns: dict[tuple[str, str], list[Column]] = {}
+            for column in columns_of(reader, _namer(one.job, reader, wanted), wanted.selection):
+                if column.is_named and (choice is None or choice.has(column)):
+                    series = column.name.database, column.name.series
+                    columns.setdefault(series, []).append(column)
+            opened.append(Other(reader, columns, choice, one.is_later, one.is_whole))
+            stack.push(own.pop_all())
+
+    _in_attempts(one.job, attempt)
+    return opened[0] if opened else None
+
+
+def _in_attempts(job: Job, attempt: Callable[[], None]) -> tuple[str, str]:
+    """Read a shard, again where files vanish under the reader; return how it ended, as Outcome
+    has it: a word and words."""
     failure = ""
     for _ in range(_ATTEMPTS):
         before = ""
         try:
             before = state_of(job.path)
-            with ExitStack() as stack:
-                choice = _choice(job, wanted, stack)
-                work.read(stack.enter_context(_opened(job, scratch)), choice)
+            attempt()
             if job.is_new or state_of(job.path) == before:
-                return work.ended()
-            return work.ended("changing", f"{job.path}: another process wrote to it meanwhile")
+                return "", ""
+            return "changing", f"{job.path}: another process wrote to it meanwhile"
         except EngineBusyError as error:
-            return work.ended("in-use", str(error))
+            return "in-use", str(error)
         except ChangedError as error:
-            return work.ended("changing", str(error))
+            return "changing", str(error)
         except EngineError as error:
             if not _has_changed(job, before):
-                return work.ended("engine-unreadable", str(error))
+                return "engine-unreadable", str(error)
             failure = str(error)
-    return work.ended("changing", failure)
+    return "changing", failure
 
 
 class _Work:
@@ -204,8 +265,10 @@ class _Work:
         self._tell = tell
         self._left = Left(job.name)
         self._types = FieldTypes(types)
-        self._writer = _writer(wanted, self._left, self._types)
+        self._writer = writer_of(wanted.form, wanted.style, self._left, self._types)
         self._outcome = Outcome(job, left=self._left.counts, kinds=self._types.several)
+        self._beside: Beside | None = None
+        self._strangers: frozenset[str] = frozenset()
         self._place: Place | None = None
         self._out: list[bytes] = []
         self._size = 0
@@ -220,16 +283,42 @@ class _Work:
         outcome = self._outcome
         wanted = self._wanted
         columns = columns_of(reader, _namer(outcome.job, reader, wanted), wanted.selection)
-        begun = _Begun(columns)
+        columns = self._of_the_database(columns)
+        begun = Begun(columns)
         for window in windows(reader, columns, wanted.selection, self._place, choice):
-            written = self._writer.written(window)
+            settled = window if self._beside is None else self._beside.settled(window)
+            written = (b"", 0, 0) if settled is None else self._writer.written(settled)
+            del settled
             self._place = place_of(window)
             self._part = begun.part(window)
             del window  # it may be large
             self._send(written)
 
+    def is_beside(self, others: Sequence[Other]) -> None:
+        """Take other shards of the run into account."""
+        if others:
+            style = self._wanted.style
+            one_a_time = self._wanted.form == "line" and style.sequence in ("field", "none")
+            self._beside = Beside(others, self._left, one_a_time=one_a_time)
+
+    def _of_the_database(self, columns: list[Column]) -> list[Column]:
+        """Return those of the only database that may be in the file; note what others there are."""
+        only = self._wanted.database
+        if only is None:
+            return columns
+        self._strangers |= databases_of(columns) - {only}
+        return [c for c in columns if c.name.database == only or not c.is_named]
+
     def ended(self, word: str = "", detail: str = "") -> Outcome:
         """Send what is left to send, and return how it ended."""
+        if self._strangers and not word:
+            word = "changing"
+            detail = (
+                f"{self._outcome.job.path}: values of another database came meanwhile, and are "
+                f"not in the file: {names(sorted(self._strangers))}"
+            )
+        if self._beside is not None:
+            self._outcome.twice = self._beside.twice
         self._send(self._writer.rest(), at_once=True)
         self._outcome.word, self._outcome.detail = word, detail
         return self._outcome
@@ -253,32 +342,23 @@ class _Work:
         self._out, self._size = [], 0
 
 
-class _Begun:
-    """How many of a shard's columns were read: what its progress is told by."""
-
-    def __init__(self, columns: Sequence[Column]) -> None:
-        self._count = max(len(columns), 1)
-        self._ends: dict[tuple[str, str], int] = {}
-        for place, column in enumerate(columns):
-            self._ends[column.name.database, column.name.series] = place + 1
-
-    def part(self, window: Window) -> float:
-        """Return how much of the shard is done with, from 0 to 1, when a window is."""
-        return self._ends.get((window.database, window.series), 0) / self._count
-
-
-def _writer(wanted: Wanted, left: Left, types: FieldTypes) -> Writer:
-    if wanted.form == "line":
-        return Line(left, wanted.style, types)
-    return Json08(left) if wanted.form == "json" else Parquet(left)
-
-
 def _choice(job: Job, wanted: Wanted, stack: ExitStack) -> Choice | None:
     return None if wanted.choosing is None else stack.enter_context(wanted.choosing(job))
 
 
-def _opened(job: Job, scratch: Path) -> AbstractContextManager[Reader]:
-    return open_shard(job.path, job.engine, scratch, is_at_rest=not job.is_new)
+def _opened(
+    job: Job, scratch: Path, torn: list[str] | None = None
+) -> AbstractContextManager[ReaderBothWays]:
+    """Open a shard; `torn` takes words for each log that ends in the midst of a record."""
+
+    def noted(log: str, offset: int) -> None:
+        if torn is not None:
+            torn.append(
+                f"{job.path / log}: ends in the midst of a record, at offset {offset}: what was "
+                "before it is in the file, and what was in it nobody can tell"
+            )
+
+    return open_shard(job.path, job.engine, scratch, is_at_rest=not job.is_new, torn=noted)
 
 
 def _namer(job: Job, reader: Reader, wanted: Wanted) -> Namer:

@@ -14,6 +14,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -78,10 +79,26 @@ class Reader(Protocol):
         """Return (last key, size in bytes) of each table, sorted; empty where none is known."""
 
 
+class ReaderBothWays(Reader, Protocol):
+    """An open shard that can be read backwards too."""
+
+    def last(self, before: bytes) -> bytes | None:
+        """Return the last key that sorts before `before`, None where there is none.
+
+        Raises:
+            EngineError: it can't be read.
+        """
+
+
 @contextlib.contextmanager
 def open_shard(
-    shard: Path, engine: str, scratch: Path, *, is_at_rest: bool = False
-) -> Iterator[Reader]:
+    shard: Path,
+    engine: str,
+    scratch: Path,
+    *,
+    is_at_rest: bool = False,
+    torn: leveldb.Torn = leveldb.is_nothing,
+) -> Iterator[ReaderBothWays]:
     """Open a shard's directory for reading, through links, and close it.
 
     Args:
@@ -89,6 +106,7 @@ def open_shard(
         engine: one of datadir.inventory.ENGINES; an old shard is 'leveldb'.
         scratch: an existing directory of the caller's, where the links go.
         is_at_rest: nobody writes to it, as to an old shard: nothing in it may be left over.
+        torn: told of each log that ends in the midst of a record.
 
     Raises:
         EngineError: it can't be opened: not there, corrupt, or an engine that nobody knows.
@@ -105,9 +123,10 @@ def open_shard(
             links = stack.enter_context(_linked(directory, _names(directory, wanted), scratch))
             if engine in ("leveldb", "hyperleveldb"):
                 # HyperLevelDB's writers run side by side.
-                leveldb.check(links, in_order=engine == "leveldb", is_at_rest=is_at_rest)
+                in_order = engine == "leveldb"
+                leveldb.check(links, in_order=in_order, is_at_rest=is_at_rest, torn=torn)
             elif engine == "rocksdb":
-                leveldb.check_form(links)
+                leveldb.check_form(links, torn=torn)
         except OSError as error:
             raise EngineError(f"{shard}: can't be read: {reason_of(error)}") from None
         except leveldb.LevelDBError as error:
@@ -228,6 +247,21 @@ class _Rocks:
             found: bytes | None = self._database.get(key)
         return found
 
+    def last(self, before: bytes) -> bytes | None:
+        with self.errors:
+            iterator = self._backwards
+            iterator.seek_for_prev(before)
+            if iterator.valid() and iterator.key() == before:
+                iterator.prev()
+            found: bytes | None = iterator.key() if iterator.valid() else None
+            iterator.status()
+        return found
+
+    @cached_property
+    def _backwards(self) -> Any:
+        # One for all: making it is most of what a seek costs.
+        return self._database.iter()
+
     def check_end(self, after: bytes) -> None:
         """Insist that nothing follows the key `after`.
 
@@ -311,6 +345,16 @@ class _Lmdb:
         except lmdb.Error as error:
             raise self.error(error) from None
         return found
+
+    def last(self, before: bytes) -> bytes | None:
+        import lmdb
+
+        try:
+            cursor = self._transaction.cursor()
+            there = cursor.prev() if cursor.set_range(before) else cursor.last()
+            return bytes(cursor.key()) if there else None
+        except lmdb.Error as error:
+            raise self.error(error) from None
 
     def error(self, error: Exception) -> EngineError:
         return EngineError(_words(self.path, self._links, error))

@@ -20,10 +20,10 @@ import errno
 import os
 import re
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 BLOCK = 32 * 1024
 _HEADER = struct.Struct("<IHB")  # masked CRC-32C of type and content, length, type
@@ -46,11 +46,21 @@ _LOG_NUMBER, _DELETED_FILE, _NEW_FILE, _PREVIOUS_LOG_NUMBER = 2, 6, 7, 9
 _LONGEST_VARINT = 10
 
 
+Torn: TypeAlias = Callable[[str, int], None]
+"""Told the name of a log that ends in the midst of a record, and where that record begins."""
+
+
 class LevelDBError(ValueError):
     """A file of a database is not whole, or not LevelDB's: which, where, and what was found."""
 
 
-def check(directory: Path, *, in_order: bool = True, is_at_rest: bool = False) -> None:
+def is_nothing(log: str, offset: int) -> None:
+    """Take a torn log for what an unclean stop leaves: the server drops that record too."""
+
+
+def check(
+    directory: Path, *, in_order: bool = True, is_at_rest: bool = False, torn: Torn = is_nothing
+) -> None:
     """Insist that a LevelDB is whole as far as check_form goes, and that LevelDB itself wrote it.
 
     Logs that are older than the manifest needs are nothing to any reader, and may hold anything.
@@ -62,6 +72,7 @@ def check(directory: Path, *, in_order: bool = True, is_at_rest: bool = False) -
         is_at_rest: nobody writes to it, so that a table which the manifest does not name is none
             that is just being made, or about to go. LevelDB removes such tables when it opens the
             database: of one that lost its manifest that is everything.
+        torn: told of each log that counts and ends in the midst of a record.
 
     Raises:
         LevelDBError: something is wrong with a file, or the log that the manifest names is gone.
@@ -83,13 +94,13 @@ def check(directory: Path, *, in_order: bool = True, is_at_rest: bool = False) -
             )
     for name in logs:
         if int(name.removesuffix(".log")[:20]) >= number:
-            _check_batches(directory / name, in_order=in_order)
+            _check_batches(directory / name, in_order, torn)
 
 
-def _check_batches(log: Path, *, in_order: bool) -> None:
+def _check_batches(log: Path, in_order: bool, torn: Torn) -> None:
     least = 0
     with log.open("rb") as file:
-        for at, batch in records(file, log.name, may_be_torn=True):
+        for at, batch in records(file, log.name, may_be_torn=True, torn=torn):
             if wrong := what_is_wrong(batch):
                 raise LevelDBError(f"{log.name}: at offset {at}: {wrong}")
             sequence, count = _BATCH.unpack_from(batch)
@@ -99,7 +110,7 @@ def _check_batches(log: Path, *, in_order: bool) -> None:
             least = sequence + count
 
 
-def check_form(directory: Path) -> None:
+def check_form(directory: Path, *, torn: Torn = is_nothing) -> None:
     """Insist that the logs of a RocksDB are whole, and that no file is absurdly large.
 
     Its logs have LevelDB's form: what it has added since needs options that InfluxDB never sets.
@@ -107,6 +118,7 @@ def check_form(directory: Path) -> None:
 
     Args:
         directory: the database, or links to its files.
+        torn: told of each log that ends in the midst of a record.
 
     Raises:
         LevelDBError: something is wrong with one of them.
@@ -114,8 +126,9 @@ def check_form(directory: Path) -> None:
     """
     for name in _check_files(directory):
         with (directory / name).open("rb") as file:
-            for _ in _fragments(file, name):
-                pass
+            for at, kind, _ in _fragments(file, name):
+                if kind == _TORN:
+                    torn(name, at)
     _manifest(directory)
 
 
@@ -150,13 +163,16 @@ def _manifest(directory: Path) -> str | None:
     return manifest
 
 
-def records(file: BinaryIO, name: str, *, may_be_torn: bool) -> Iterator[tuple[int, bytes]]:
+def records(
+    file: BinaryIO, name: str, *, may_be_torn: bool, torn: Torn = is_nothing
+) -> Iterator[tuple[int, bytes]]:
     """Yield (offset, record) from a file in LevelDB's log format; no checksum is looked at.
 
     Args:
         file: open at its beginning.
         name: for messages.
         may_be_torn: the writer may have died in the midst of the last record.
+        torn: told where that record begins, if it has.
 
     Raises:
         LevelDBError: it goes on after something that a reader would take for its end, or, where
@@ -172,6 +188,8 @@ def records(file: BinaryIO, name: str, *, may_be_torn: bool) -> Iterator[tuple[i
             parts = []
     if parts and not may_be_torn:
         raise LevelDBError(f"{name}: at offset {begin}: expected a whole record, found its end")
+    if parts:
+        torn(name, begin)
 
 
 def _fragments(file: BinaryIO, name: str) -> Iterator[tuple[int, int, bytes]]:

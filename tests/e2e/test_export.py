@@ -206,7 +206,7 @@ def test_databases_series_and_times_choose(shardtool: Run, tmp_path: Path) -> No
         shardtool,
         node.path,
         *("--database", "two", "--series", "^cpu", "--to", file),
-        *("--from", str(AT + day), "--until", (day_of.isoformat()).replace("+00:00", "Z")),
+        *("--from", str(AT - day), "--until", (day_of.isoformat()).replace("+00:00", "Z")),
     )
     assert file.read_text() == ""
     export(
@@ -241,6 +241,7 @@ def test_two_databases_in_one_file_are_refused_and_named(shardtool: Run, tmp_pat
         (("--to", "out.parquet.gz"), "compressed in itself"),
         (("--to", "out.lp", "--series", "("), "regex"),
         (("--to", "out.lp", "--from", "yesterday"), "expected a time"),
+        (("--to", "out.lp", "--until", "0", "--from", "0"), "before --until"),
         (("--to", "-", "--format", "line", "--json"), "stdout"),
         (("--to", "DATA/db/out.lp"), "is InfluxDB's"),
         (("--to", "DATA/raft/out.lp"), "is InfluxDB's"),
@@ -254,6 +255,56 @@ def test_words_that_mean_nothing_are_one_line_and_2(
     done = shardtool("--data", kinds.path, "export", *words, cwd=tmp_path)
     assert said in one_line(done, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+def test_a_database_that_nobody_knows_is_refused(
+    kinds: Node, shardtool: Run, tmp_path: Path
+) -> None:
+    for name in ("out.lp", "out.json", "out.parquet"):
+        words = ("--database", "tset", "--database", "test", "--to", tmp_path / name)
+        done = shardtool("--data", kinds.path, "export", *words)
+        assert "tset" in one_line(done, 2)
+    # One that has nothing of what is wanted is another matter.
+    words = ("--database", "test", "--series", "nothing", "--to", tmp_path / "out.lp")
+    assert export(shardtool, kinds.path, *words)["values"] == 0
+
+
+def test_where_there_is_no_shard_it_is_said(shardtool: Run, tmp_path: Path) -> None:
+    node = Node(tmp_path / "new", version="0.8")
+    done = shardtool("--data", node.path, "export", "--new", "all", "--to", tmp_path / "out.lp")
+    assert done.returncode == 0
+    assert "no shard" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["out.lp", "out.json", "out.parquet"])
+def test_old_and_new_shards_in_one_file_have_each_value_once(
+    name: str, shardtool: Run, tmp_path: Path
+) -> None:
+    node = Node(tmp_path / "data", version="0.8")
+    node.old_shard(1, rows=[Row("test", "cpu", "v", AT + n, n, 1.5 * n) for n in range(1, 4)])
+    node.migrate(1)
+    node.old_shard(2, rows=[Row("test", "cpu", "v", AT + 1, 1, 9.5)])
+    words = ("1", "2", "--new", "all", "--to", tmp_path / name)
+    document = export(shardtool, node.path, *words, code=3)
+    assert (document["values"], document["twice"]) == (3, 3)
+    assert document["left"] == [{"why": "contradicted", "values": 1}]
+    assert [value for _, (_, value) in left_cells(tmp_path / f"{name}.left")] == ["9.5"]
+
+
+@pytest.mark.parametrize("words", [(), ("--json",), ("--quiet",)])
+def test_a_log_that_ends_in_the_midst_of_a_record_is_told(
+    words: tuple[str, ...], shardtool: Run, tmp_path: Path
+) -> None:
+    node = Node(tmp_path / "data")
+    node.old_shard(1, rows=[Row("test", "cpu", "v", AT + n, n, 1.5) for n in range(1000)])
+    (log,) = (node.shard_db / "00001").glob("*.log")
+    os.truncate(log, log.stat().st_size - 5)
+    done = shardtool("--data", node.path, "export", "--to", tmp_path / "out.lp", *words)
+    assert done.returncode == 3
+    (line,) = done.stderr.splitlines()
+    assert f"{log}: ends in the midst of a record, at offset " in line
+    # What was before it is there.
+    assert 900 < (tmp_path / "out.lp").read_text().count("cpu v=1.5") < 1000
 
 
 def test_a_shard_that_is_not_there_is_named(kinds: Node, shardtool: Run, tmp_path: Path) -> None:

@@ -179,9 +179,11 @@ def test_a_new_list_goes_where_its_file_can_not_be_named(node: Node, tmp_path: P
     out = directory / "x.lp"
     job = Job(node.shard_db / "00001", "leveldb", is_new=False, size=1000)
     wanted = Wanted(Selection(), "line", Style(), NOTHING_KNOWN)
+
+    def meanwhile(*told: object) -> None:
+        out.write_text("theirs")
+
     with pytest.raises(ShardtoolError, match="--force"):
-        export(
-            [job], wanted, str(out), force=False, progress=lambda *told: out.write_text("theirs")
-        )
+        export([job], wanted, str(out), force=False, progress=meanwhile)
     assert out.read_text() == "theirs"
     assert names(directory) == {"x.lp"}

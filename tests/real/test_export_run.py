@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 
 from fixtures import Node, Row
 from fixtures.encode import Value
-from shardtool.export import work
-from shardtool.export.columns import NOTHING_KNOWN, Column, Selection, old_namer
+from shardtool.export import run, work
+from shardtool.export.columns import NOTHING_KNOWN, Column, Selection, columns_of, old_namer
 from shardtool.export.line import Line, Style
+from shardtool.export.look import Look
 from shardtool.export.run import Report, export
 from shardtool.export.windows import Choice, Window, windows
 from shardtool.export.work import Job, Wanted
@@ -102,9 +104,9 @@ def test_where_files_vanish_it_goes_on_where_it_was(
     attempts = [0]
 
     @contextlib.contextmanager
-    def vanishing(job: Job, scratch: Path) -> Iterator[Reader]:
+    def vanishing(job: Job, scratch: Path, *others: Any) -> Iterator[Reader]:
         attempts[0] += 1
-        with opened(job, scratch) as reader:
+        with opened(job, scratch, *others) as reader:
             yield Vanishing(reader, allowed) if attempts[0] < 3 else reader
 
     states = iter(range(100))
@@ -128,20 +130,22 @@ def test_a_choice_among_values_is_made_in_the_child_that_reads(node: Node, tmp_p
     parent = os.getpid()
 
     class OnlyA:
+        def __init__(self, job: Job) -> None:
+            self.chosen = job.name
+
         def has(self, column: Column) -> bool:
             return column.name.series == "a"
 
         def of(self, column: Column, pairs: Sequence[Pair]) -> Sequence[Pair]:
             assert (column.name.series, os.getppid()) == ("a", parent)
-            return [pair for pair in pairs if chosen == "00002"]
+            return self.among(pairs)
 
-    chosen = ""
+        def among(self, pairs: Sequence[Pair]) -> Sequence[Pair]:
+            return [pair for pair in pairs if self.chosen == "00002"]
 
     @contextlib.contextmanager
     def choosing(job: Job) -> Iterator[Choice]:
-        nonlocal chosen
-        chosen = job.name
-        yield OnlyA()
+        yield OnlyA(job)
 
     wanted = Wanted(Selection(), "line", Style(), NOTHING_KNOWN, choosing)
     report = exported(jobs_of(node), tmp_path / "x.lp", wanted)
@@ -183,3 +187,41 @@ def test_the_type_of_a_value_that_never_arrived_counts_for_nothing(
     report = exported(jobs_of(node), tmp_path / "x.lp")
     assert [outcome.word for outcome in report.outcomes] == ["engine-unreadable", "", ""]
     assert values_in(tmp_path / "x.lp") == ['v="x"', 'v="y"']
+
+
+def test_a_database_that_comes_meanwhile_is_told_and_not_written(
+    node: Node, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    looked = run._looked
+
+    def and_then(jobs: Sequence[Job], wanted: Wanted) -> dict[Path, Look]:
+        found = looked(jobs, wanted)
+        shutil.rmtree(node.shard_db / "00002")
+        node.old_shard(2, rows=[Row(name, "s", "v", 1, 1, 1) for name in ("other", "test")])
+        return found
+
+    monkeypatch.setattr(run, "_looked", and_then)
+    report = exported(jobs_of(node)[1:2], tmp_path / "x.lp")
+    (outcome,) = report.outcomes
+    assert (outcome.word, outcome.values) == ("changing", 1)
+    assert "other" in outcome.detail
+    assert "CONTEXT-DATABASE: test" in (tmp_path / "x.lp").read_text()
+
+
+def test_what_is_looked_at_is_looked_at_again_where_files_vanish(
+    node: Node, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    attempts = [0]
+
+    def vanishing(*words: Any) -> Any:
+        attempts[0] += 1
+        if attempts[0] < 3:
+            raise EngineError("no such file")
+        return columns_of(*words)
+
+    states = iter(range(100))
+    monkeypatch.setattr(work, "state_of", lambda path: str(next(states)))
+    monkeypatch.setattr(work, "columns_of", vanishing)
+    look = work.look_at(jobs_of(node)[0], WANTED, tmp_path, times=True)
+    assert look.databases == {"test"}
+    assert (look.word, attempts) == ("", [3])

@@ -1,0 +1,149 @@
+"""Shards of one time in one file: each value is in it once, as itself, or it is listed."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from line_protocol_parser import parse_line
+
+from fixtures import Node, Row
+from shardtool.export import work
+from shardtool.export.columns import NOTHING_KNOWN, Selection
+from shardtool.export.forms import Form
+from shardtool.export.line import Sequences, Style
+from shardtool.export.run import Report, export
+from shardtool.export.work import Job, Wanted
+from shardtool.influxdb.engines import EngineError
+
+Point = tuple[int, str, int, int]  # shard, column, time, sequence
+
+POINTS = st.dictionaries(
+    st.tuples(st.integers(1, 3), st.sampled_from("ab"), st.integers(1, 4), st.integers(1, 3)),
+    st.sampled_from([1.5, 2.5]),
+    max_size=30,
+)
+
+
+def written(
+    points: dict[Point, float], directory: Path, form: Form, sequence: Sequences = "auto"
+) -> tuple[Report, str, list[dict[str, Any]]]:
+    """Export points that are spread over shards; return the file and the list."""
+    node = Node(directory / "data")
+    jobs = []
+    for number in sorted({shard for shard, *_ in points}):
+        rows = [
+            Row("test", "cpu", column, time, sequence_number, value)
+            for (shard, column, time, sequence_number), value in points.items()
+            if shard == number
+        ]
+        node.old_shard(number, rows=rows)
+        jobs.append(Job(node.shard_db / f"{number:05d}", "leveldb", is_new=False, size=1000))
+    out = directory / f"x.{form}"
+    wanted = Wanted(Selection(), form, Style(sequence), NOTHING_KNOWN)
+    report = export(jobs, wanted, str(out), force=False, progress=lambda *told: None)
+    left = Path(f"{out}.left")
+    rest = [json.loads(line) for line in left.read_text().splitlines()] if left.exists() else []
+    return report, out.read_text(), rest
+
+
+def right(points: dict[Point, float]) -> dict[tuple[str, int, int], float]:
+    """Return the values, of those that contradict each other the last shard's."""
+    ordered = sorted(points.items())
+    return {(column, time, number): value for (_, column, time, number), value in ordered}
+
+
+@settings(max_examples=25, deadline=None)
+@given(points=POINTS, sequence=st.sampled_from(["auto", "tag", "none", "field"]))
+@example({(1, "a", 1, 1): 1.5, (2, "a", 1, 2): 2.5}, "auto")
+@example({(1, "a", 1, 2): 1.5, (2, "a", 1, 1): 2.5}, "none")
+@example({(1, "a", 1, 1): 1.5, (2, "a", 1, 1): 2.5, (3, "a", 1, 1): 1.5}, "auto")
+def test_each_value_is_in_the_file_once_under_its_own_identity_or_listed(
+    points: dict[Point, float], sequence: Sequences
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        report, text, left = written(points, Path(directory), "line", sequence)
+    found: dict[tuple[Any, ...], float] = {}
+    for line in text.splitlines():
+        if line.startswith("#"):
+            continue
+        one = parse_line(line)
+        tags = tuple(sorted(one["tags"].items()))
+        for name, value in one["fields"].items():
+            if name != "sequence_number":
+                key = name, one["time"] // 1000, tags
+                assert key not in found
+                found[key] = value
+    assert len(found) == report.values
+    told = Counter((one["column"], one["time_us"], one["value"]) for one in left)
+    arrived = Counter((name, time, value) for (name, time, _), value in found.items())
+    # Of a value that is in several shards one is enough.
+    expected = Counter((c, t, v) for (c, t, _), v in right(points).items())
+    listed = Counter(
+        (one["column"], one["time_us"], one["value"]) for one in left if one["why"] == "same-time"
+    )
+    assert {one["why"] for one in left} <= {"contradicted", "same-time"}
+    assert not arrived - expected
+    assert not expected - arrived - listed
+    if sequence in ("auto", "tag"):
+        assert arrived == expected
+        assert not listed
+    losers = sum(
+        value != right(points)[column, time, number]
+        for (_, column, time, number), value in points.items()
+    )
+    assert sum(one["why"] == "contradicted" for one in left) == losers
+    assert len(points) == report.values + sum(told.values()) + report.twice
+
+
+@settings(max_examples=10, deadline=None)
+@given(points=POINTS)
+def test_json_has_each_identity_once(points: dict[Point, float]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        report, text, left = written(points, Path(directory), "json")
+    found = {}
+    for line in text.splitlines():
+        (one,) = json.loads(line)
+        for time, number, *values in one["points"]:
+            for column, value in zip(one["columns"][2:], values, strict=True):
+                assert (column, time, number) not in found
+                found[column, time, number] = value
+    assert found == right(points)
+    assert len(points) == report.values + len(left) + report.twice
+
+
+def test_a_shard_that_can_not_be_read_beside_another_ends_none_but_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = {(shard, "a", time, shard): 1.5 for shard in (1, 2, 3) for time in range(50)}
+    opened = work._opened
+
+    def broken(job: Job, *words: Any) -> Any:
+        if job.name == "00002":
+            raise EngineError("broken")
+        return opened(job, *words)
+
+    monkeypatch.setattr(work, "_opened", broken)
+    report, text, _ = written(points, tmp_path, "line")
+    assert [(o.word, o.values) for o in report.outcomes] == [
+        ("", 50),
+        ("engine-unreadable", 0),
+        ("", 50),
+    ]
+    assert text.count("sequence_number=") == 100
+
+
+def test_few_points_among_very_many_are_found_without_reading_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = {(1, "a", 10_000 * n, 1): 1.5 for n in range(1, 4)}
+    points |= {(2, "a", n, 2): 2.5 for n in range(40_000)}
+    report, text, left = written(points, tmp_path, "line")
+    assert (report.values, left) == (40_003, [])
+    assert text.count("sequence_number=") == 6
