@@ -193,8 +193,7 @@ def _finish_leftovers(plan: Plan, site: _Site) -> None:
             # that and write it down, and without it what a kill leaves now would be nobody's.
             states = {left.shard: _WHOLE_IN_TRASH}
             _sync_renames(site, states)
-            record = {"shard": left.shard, "trash": left.name, "event": "renamed"}
-            _write(site, [record], states)
+            _write(site, [{"shard": left.shard, "trash": left.name, "event": "renamed"}], states)
         event = _put_back(left, site) if left.action == "put-back" else _finish(left, site)
         record = {"shard": left.shard, "trash": left.name, **event}
         _write(site, [record], {left.shard: "the next prune goes on"})

@@ -106,8 +106,8 @@ class Pruned:
                 if file not in _ENGINES_OWN:
                     assert there.get(file) == digest, f"{name}/{file} did not last"
         # Under which ids values are found, raft's log tells.
-        there = (self.data / "raft/log").read_bytes()
-        assert there == self.raft, "raft did not last"
+        raft = (self.data / "raft/log").read_bytes()
+        assert raft == self.raft, "raft did not last"
 
     def outcome(self) -> object:
         """Return what is left in the end, and what the journal says went."""

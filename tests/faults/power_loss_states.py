@@ -128,9 +128,9 @@ class _Recorded:
             if node.start in self._before:
                 self.inodes[self._before[node.start]] = node
         for path in _paths(root):
-            node = disk.node_at(path)
-            assert node is not None
-            self.inodes[os.lstat(root / path).st_ino] = node
+            there = disk.node_at(path)
+            assert there is not None
+            self.inodes[os.lstat(root / path).st_ino] = there
         # What is gone by now is known by what it was before.
         for change in disk.changes:
             for _, _, old, _ in change.edits:

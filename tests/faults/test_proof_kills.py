@@ -1,25 +1,22 @@
-"""Kill verify, accept and prune at their n-th system call, or fail it, and look what is left.
+"""Fail verify and accept at their n-th system call, and look what is left.
 
-Never is there half a receipt that holds, never is one of before lost, never does a shard go that
-was not proven; a plain rerun ends in the same state as an uninterrupted run.
+Never is there half a receipt that holds, never is one of before lost; a plain rerun ends in the
+same state as an uninterrupted run. (Kills are in test_every_kill.)
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fixtures import Node
-from tests.conftest import Listing, Run
+from tests.conftest import Run
 from tests.e2e.proof_world import (
-    document,
     events,
-    in_trash,
     old_shards,
     prune,
     receipts,
@@ -31,7 +28,6 @@ from tests.faults.injection import injected
 pytestmark = [pytest.mark.usefixtures("strace"), pytest.mark.timeout(300)]
 
 ACCEPT = ("accept", "1", "--because", "test data", "--missing", "2", "-q")
-List = Callable[[Path], Listing]
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +80,9 @@ def same(shards: dict[str, Any]) -> None:
     assert shards["00001"]["missing"] == 2
 
 
-KILL = "signal=KILL"
 ERRORS = ("error=ENOSPC", "error=EROFS", "error=EIO")
 # What a receipt is written with, and how each of these calls fails on a bad day.
 EACH = [
-    *((call, KILL) for call in ("openat", "write", "fsync", "renameat", "mkdir", "fchmod")),
     *(("openat", "error=EROFS"), ("write", "error=ENOSPC"), ("fsync", "error=EIO")),
 ]
 
@@ -115,7 +109,6 @@ def test_a_first_receipt_is_whole_or_not_there(
 @pytest.mark.parametrize(
     ("call", "action"),
     [
-        *(("fsync", KILL), ("renameat", KILL)),
         *(("write", "error=ENOSPC"), ("renameat", "error=EROFS")),
     ],
 )
@@ -153,7 +146,7 @@ def accepted_or_not(data: Path) -> bool:
 
 @pytest.mark.parametrize(
     ("call", "action"),
-    [("write", KILL), ("fsync", KILL), ("write", "error=ENOSPC"), ("fsync", "error=EIO")],
+    [("write", "error=ENOSPC"), ("fsync", "error=EIO")],
 )
 def test_an_acceptance_is_recorded_whole_or_not_at_all(
     call: str, action: str, original: Path, shardtool: Run, tmp_path: Path
@@ -191,34 +184,3 @@ def test_an_acceptance_that_cant_be_written_is_one_line_and_1(
     (line,) = done.stderr.splitlines()
     assert str(journal) in line
     assert not accepted_or_not(data)
-
-
-@pytest.mark.parametrize("call", ["renameat", "unlinkat", "fsync"])
-def test_a_prune_of_proven_shards_that_is_killed_anywhere_takes_no_other(
-    call: str, original: Path, shardtool: Run, listing: List, tmp_path: Path
-) -> None:
-    data = tmp_path / "data"
-    whole = {n: e[4] for n, e in listing(original / "db/shard_db/00002").items()}
-    incomplete = {n: e[4] for n, e in listing(original / "db/shard_db/00001").items()}
-    number = 0
-    while True:
-        number += 1
-        fresh(original, data)
-        if not struck(data, call, number, "signal=KILL", "prune", "--yes", "-q"):
-            break
-        shard = data / "db/shard_db/00001"
-        assert {n: e[4] for n, e in listing(shard).items()} == incomplete
-        if "00002" in old_shards(data):
-            shard = data / "db/shard_db/00002"
-            assert {n: e[4] for n, e in listing(shard).items()} == whole
-            assert in_trash(data) == []
-        elif not events(data, "renamed"):
-            (name,) = in_trash(data)
-            found = listing(data / "db/.shardtool/trash" / name)
-            assert {n: e[4] for n, e in found.items()} == whole
-        done = shardtool("--data", data, "prune", "--yes", "--json")
-        assert done.returncode == 3
-        document(done)
-        assert old_shards(data) == ["00001"]
-        assert in_trash(data) == []
-    assert number > 1
