@@ -7,6 +7,7 @@ is measured against `du -s`, and typer's import alone takes a seventh of that ti
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import signal
@@ -180,7 +181,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _tell(text: str, code: int) -> int:
-    print(f"shardtool: {safe(text)}", file=sys.stderr)
+    # Where stderr is a full disk there is nobody to tell, and the exit code has to do.
+    with contextlib.suppress(OSError):
+        print(f"shardtool: {safe(text)}", file=sys.stderr)
     return code
 
 

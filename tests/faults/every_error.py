@@ -1,0 +1,168 @@
+"""Find the system calls that a command makes on a node's files, and have each of them fail.
+
+A run in a PID namespace of its own makes the same calls each time (elsewhere the look through
+/proc depends on who else is there), so that the n-th of them is the same in the next run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conftest import COMMAND, REPOSITORY
+from tests.needs import lacking
+
+_CALL = re.compile(r"(\d+) +(\w+)\((.*)")
+_NUMBERS = re.compile(r"0x[0-9a-f]+|\d+")
+
+# What a file system, a disk, a quota or a limit answers to each call. A call that is not here
+# (lseek, ioctl, dup by fcntl) fails on no disk; nor does close, of a file that was synced.
+ERRNOS = {
+    "openat": ("EACCES", "EMFILE", "EIO", "ENFILE", "EPERM"),
+    "newfstatat": ("EIO", "EACCES"),
+    "readlink": ("EIO",),
+    "getdents64": ("EIO",),
+    "statfs": ("EIO", "EACCES"),
+    "fstatfs": ("EIO",),
+    "read": ("EIO",),
+    "readv": ("EIO",),
+    "pread64": ("EIO",),
+    "write": ("ENOSPC", "EIO", "EDQUOT"),
+    "writev": ("ENOSPC",),
+    "fsync": ("EIO", "ENOSPC"),
+    "fdatasync": ("EIO", "ENOSPC"),
+    "flock": ("ENOLCK",),
+    "mkdir": ("ENOSPC", "EROFS", "EACCES", "EDQUOT"),
+    "mkdirat": ("ENOSPC", "EROFS", "EACCES", "EDQUOT"),
+    "rename": ("EROFS", "EIO", "EACCES", "ENOSPC"),
+    "renameat": ("EROFS", "EIO", "EACCES", "ENOSPC"),
+    "link": ("EPERM", "EMLINK", "EROFS"),
+    "linkat": ("EPERM", "EMLINK", "EROFS"),
+    "symlink": ("EPERM", "ENOSPC"),
+    "symlinkat": ("EPERM", "ENOSPC"),
+    "unlink": ("EROFS", "EIO", "EACCES"),
+    "unlinkat": ("EROFS", "EIO", "EACCES"),
+    "rmdir": ("EROFS", "EIO", "EACCES"),
+    "fchmod": ("EPERM", "EROFS", "EIO"),
+    "fchmodat": ("EPERM", "EROFS", "EIO"),
+    "lchown": ("EPERM", "EROFS", "EDQUOT"),
+    "fchown": ("EPERM", "EROFS", "EDQUOT"),
+    "fchownat": ("EPERM", "EROFS", "EDQUOT"),
+    "utimensat": ("EPERM", "EROFS", "EIO"),
+}
+
+# What the kernel may answer EINTR to, and Python asks again then (PEP 475).
+INTERRUPTIBLE = ("openat", "read", "readv", "pread64", "write", "fsync", "flock")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The `number`-th `call` of a process fails, of those only that have to do with `path`.
+
+    Of the command itself the calls are counted all, from its start; of a child, which has its own
+    count, those on one path. `site` says what the call was.
+    """
+
+    call: str
+    number: int
+    errno: str
+    site: str
+    path: str = ""
+
+
+def faults(
+    words: Sequence[str | Path], world: Path, *, only: str = "", env: dict[str, str] | None = None
+) -> list[Fault]:
+    """Run `shardtool *words` and return a fault for each call that had to do with `world`.
+
+    Calls that differ in numbers alone (the same on shard 1 and on shard 2) are one, and so are
+    looks at the files of one directory. The errors of a call take turns.
+
+    Args:
+        words: of the command line.
+        world: the directory that everything lies in which a disk could lose.
+        only: an error to take, for all calls that can be interrupted; else those of ERRNOS.
+        env: more for the environment.
+    """
+    trace = world.parent / "trace-of-all"
+    _run(["-f", "-y", "-o", str(trace)], words, env)
+    turns = {call: itertools.cycle((only,) if only else ERRNOS[call]) for call in ERRNOS}
+    counts: Counter[tuple[str, str]] = Counter()
+    found: dict[str, Fault] = {}
+    parent = ""
+    for line in trace.read_text(errors="replace").splitlines():
+        match = _CALL.match(line)
+        if match is None:
+            continue
+        pid, call, rest = match.groups()
+        parent = parent or pid
+        counts[pid, call] += 1
+        site = _site(call, rest)
+        paths = re.findall(re.escape(str(world)) + r'/data[^">]*', rest)
+        if site in found or str(world) not in rest or (pid != parent and not paths):
+            continue
+        if call in (INTERRUPTIBLE if only else ERRNOS):
+            # A child's third call may be one that Python starts with: name the path instead.
+            where = (counts[pid, call], "") if pid == parent else (1, paths[-1])
+            found[site] = Fault(call, where[0], next(turns[call]), site, where[1])
+    return list(found.values())
+
+
+def _site(call: str, rest: str) -> str:
+    """Return what tells one call in the source from another, as far as its arguments show it."""
+    words = re.sub(r"\{.*?\}|/\*.*?\*/", "", rest.partition(" = ")[0])
+    if call in ("newfstatat", "unlinkat", "fsync", "fchownat", "utimensat"):
+        words = re.sub(r'(/data/[^">]*/)[^/">]+([">])|>, "[^"/]+"', r"\1*\2", words)
+    return _NUMBERS.sub("N", f"{call}({words}")
+
+
+def fail(
+    words: Sequence[str | Path],
+    fault: Fault | None,
+    world: Path,
+    *,
+    env: dict[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run `shardtool *words` with `fault`, or with none; it must not end in a traceback."""
+    strace = ["-f", "-o", str(world.parent / "trace-of-fault")]
+    if fault is None:
+        strace += ["-e", "trace=execve"]
+    else:
+        inject = f"inject={fault.call}:error={fault.errno}:when={fault.number}"
+        strace += ["-e", f"trace={fault.call}", "-e", inject]
+        strace += ["-P", fault.path] if fault.path else []
+    done = _run(strace, words, env)
+    assert "Traceback" not in done.stderr, (fault, done.stderr)
+    assert "mistake in shardtool" not in done.stderr, (fault, done.stderr)
+    return done
+
+
+def _run(
+    strace: Sequence[str], words: Sequence[str | Path], env: dict[str, str] | None
+) -> subprocess.CompletedProcess[str]:
+    namespace = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    for needed in ("strace", "unshare"):
+        if shutil.which(needed) is None:
+            lacking(needed)
+    return subprocess.run(
+        [*namespace, "strace", "-qq", *strace, *COMMAND, *words],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONHASHSEED": "0",
+            **(env or {}),
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
