@@ -107,8 +107,10 @@ class Line:
         points, values = cells.points, cells.values
         wide = sum(max(map(len, column.texts)) for column in cells.columns)
         is_simple = cells.is_full and wide <= _LINE
-        lines = rows.full(cells, points) if is_simple else rows.portions(cells)
-        return "".join(lines).encode(), len(points), values
+        if is_simple:
+            return "".join(rows.full(cells, points)).encode(), len(points), values
+        # Line by line, since they may be large.
+        return b"".join(map(str.encode, rows.portions(cells))), len(points), values
 
     def rest(self) -> tuple[bytes, int, int]:
         """Return what `written` kept for later, as it does: nothing."""

@@ -28,6 +28,8 @@ _BYTES = 16 << 20  # and the bytes of their values
 # What a seek costs is worth more than one pair; with very many columns it has to be fewer.
 _LEAST_SHARE = 32
 _MOST_PAIRS = 200_000
+# Of one value nobody can tell whether others of its time follow.
+_FEWEST = 2
 _OPEN = 64  # iterators; each of them keeps a block of 64 KiB
 # Pairs that are read at a time: few before anything is known of their size, and never so many
 # that it matters if values suddenly are large.
@@ -222,7 +224,7 @@ class _Merge:
         choice: Choice | None,
     ) -> None:
         count = len(columns)
-        pairs = max(_PAIRS // count, min(_LEAST_SHARE, _MOST_PAIRS // count), 1)
+        pairs = max(_PAIRS // count, min(_LEAST_SHARE, _MOST_PAIRS // count), _FEWEST)
         share = _Share(pairs, max(_BYTES // count, 1), stays_open=count <= _OPEN)
         self._ahead = [_Ahead(reader, column, low, high, share, choice) for column in columns]
 
@@ -304,14 +306,15 @@ class _Ahead:
         return self.keys[-1][ID_BYTES:]
 
     def fill(self) -> None:
-        """Read on until the share is full; at least one value is there, or the column is done."""
+        """Read on until the share is full; there are a few at least, or the column is done."""
         if self.is_done or len(self.keys) >= self._share.pairs:
             return
         share = self._share
         stream = self._stream or self._reader.pairs(self._next)
         step = self._step(_FIRST_STEP)
         while not self.is_done and len(self.keys) < share.pairs:
-            if self.keys and (self._held + self._largest > share.bytes or share.held >= _BYTES):
+            is_much = self._held + self._largest > share.bytes or share.held >= _BYTES
+            if is_much and len(self.keys) >= _FEWEST:
                 break
             pairs = stream.take(min(step, share.pairs - len(self.keys) + 1))
             self._add(pairs, step)

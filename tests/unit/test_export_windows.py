@@ -122,9 +122,7 @@ def test_points_that_share_a_time_are_told_wherever_windows_end(
     for point in sorted(points):
         by_time.setdefault(point[:8], []).append(point)
     alone = {found[0] for found in by_time.values() if len(found) == 1}
-    assert points - shared <= alone
-    if pairs >= 10:  # a share of one can't tell, and takes it for shared
-        assert shared == points - alone
+    assert shared == points - alone
     assert later == {point for found in by_time.values() for point in found[1:]}
 
 
@@ -237,8 +235,10 @@ def test_large_values_of_many_columns_are_read_one_by_one(small: int) -> None:
     reader = Memory([(key_of(cell), large if cell[1] >= small else b"") for cell in cells])
     gone = most = 0
     for window in windows(reader, columns(60), Selection()):
+        points = window.points().suffixes
+        assert sharing(points, window) == []
         most = max(most, reader.given_bytes - gone)
         gone += sum(len(value) for part in window.parts for value in part.values)
     assert gone == 60 * 9 * len(large)
-    # One of each column has to be there; the others are what a single column may be read ahead by.
-    assert most <= (60 + 16 + 9) * len(large)
+    # Two of each column have to be there; the others are what all are read ahead by, and one more.
+    assert most <= (2 * 60 + 16 + 9) * len(large)
