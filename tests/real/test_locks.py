@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fixtures import Node
+from shardtool.disk import locks
 from shardtool.disk.durable import READ_DIRECTORY
 from shardtool.disk.locks import Lock, LockState, exclusive, look_at_lock
 from shardtool.errors import BusyError
@@ -82,6 +83,30 @@ def test_one_shardtool_keeps_another_out_and_is_named(tmp_path: Path, hold: Hold
     with pytest.raises(BusyError, match=f"found pid {pid} at work") as error:
         exclusive(tmp_path, purpose="data directory").__enter__()
     assert "data directory" in str(error.value)
+
+
+def test_whoever_has_another_lock_is_not_taken_for_the_holder(tmp_path: Path, hold: Hold) -> None:
+    (tmp_path / "other").mkdir()
+    hold(tmp_path / "other", "flock")
+    hold(Node(tmp_path / "data").old_shard(7, points=2) / "LOCK", "lock")
+    pid = hold(tmp_path, "flock")
+    with (
+        pytest.raises(BusyError, match=f"found pid {pid} at work"),
+        exclusive(tmp_path, purpose="directory"),
+    ):
+        pass
+
+
+def test_a_holder_that_the_kernel_does_not_name_is_another_process(
+    tmp_path: Path, hold: Hold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(tmp_path, "flock")
+    monkeypatch.setattr(locks, "_flock_holder", lambda descriptor: None)
+    with (
+        pytest.raises(BusyError, match="found another process at work"),
+        exclusive(tmp_path, purpose="directory"),
+    ):
+        pass
 
 
 def test_the_lock_is_let_go_at_the_end_even_of_a_failure(tmp_path: Path) -> None:

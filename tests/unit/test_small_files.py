@@ -16,7 +16,13 @@ from shardtool.datadir.layout import Layout
 from shardtool.datadir.marker import CONTENT, MARKER, read_marker
 from shardtool.disk.durable import READ_DIRECTORY, opened
 from shardtool.errors import ShardtoolError
-from shardtool.snapshots.pending import Pending, Staged, pending_restore, write_pending
+from shardtool.snapshots.pending import (
+    Pending,
+    Staged,
+    pending_restore,
+    refuse_half_restored,
+    write_pending,
+)
 from tests.any_json import JSON, change
 
 ID = "20261124T175153Z"
@@ -33,6 +39,14 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 def test_a_pending_file_is_read_as_it_was_written(node: Layout) -> None:
     write_pending(node, PENDING)
     assert pending_restore(node) == PENDING
+
+
+def test_a_node_is_whole_unless_a_restore_was_interrupted_in_its_swap(node: Layout) -> None:
+    node.pending_restore.unlink(missing_ok=True)
+    refuse_half_restored(node)
+    write_pending(node, PENDING)
+    with pytest.raises(ShardtoolError, match=f"the restore of {ID} interrupted"):
+        refuse_half_restored(node)
 
 
 @given(data=st.data(), value=JSON)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import os
 from typing import Any
 
 import pytest
@@ -124,8 +126,35 @@ def test_a_name_that_one_of_the_readers_would_take_for_another_is_refused(name: 
     assert bag.problem_with_name(f"raft/{name}")
 
 
+@pytest.mark.parametrize("byte", range(0x80, 0x100))
+def test_a_name_of_any_byte_that_is_no_utf8_is_refused(byte: int) -> None:
+    assert bag.problem_with_name(os.fsdecode(b"raft/" + bytes([byte]))).startswith("bytes")
+
+
+@pytest.mark.parametrize("name", ["raft/log", "wal/log.1", "wal/a b", "wal/é"])
+def test_a_plain_name_is_no_problem(name: str) -> None:
+    assert bag.problem_with_name(name) == ""
+
+
 def test_names_that_differ_only_in_normalization_are_refused() -> None:
     assert bag.problem_with_names(["raft/é", "raft/e\u0301"]) is not None
+    assert bag.problem_with_names(["raft/a", "raft/b", "raft/é"]) is None
+
+
+def test_the_first_name_that_no_manifest_can_carry_is_told() -> None:
+    path, why = bag.problem_with_names(["raft/a", "raft/b%", "raft/c\n"]) or ("", "")
+    assert (path, why) == ("raft/b%", "a % in its name")
+
+
+def test_what_a_bag_says_of_itself_is_of_its_snapshot() -> None:
+    files = bag.tag_files(metadata(FILE), {"data/wal/log.1": "0" * 64})
+    info = files[bag.INFO].decode().splitlines()
+    assert "Bagging-Date: 2026-11-24" in info
+    assert f"External-Identifier: {ID}" in info
+    assert "Payload-Oxum: 7.1" in info
+    assert set(bag.parsed_manifest(files[bag.TAG_MANIFEST])) == set(bag.TAG_FILES)
+    digest = hashlib.sha256(files[bag.MANIFEST]).hexdigest()
+    assert bag.parsed_manifest(files[bag.TAG_MANIFEST])[bag.MANIFEST] == digest
 
 
 def test_an_id_is_a_time_that_exists() -> None:

@@ -13,6 +13,7 @@ from fixtures import MARKED_AT, Node
 from shardtool.datadir.layout import find_layout
 from shardtool.disk.durable import READ_DIRECTORY
 from shardtool.disk.tree import measure
+from shardtool.errors import ShardtoolError
 from shardtool.journal import History
 from shardtool.prune.trash import (
     Leftover,
@@ -206,6 +207,39 @@ def test_the_trash_is_made_where_it_is_missing(tmp_path: Path) -> None:
     layout = find_layout(str(node.path), None, {})
     with open_trash(trash_of(layout), layout) as descriptor:
         assert os.path.samefile(f"/proc/self/fd/{descriptor}", node.db / ".shardtool/trash")
+
+
+def test_the_names_that_lead_to_the_trash_are_on_disk_before_anything_is_put_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever made them may have been killed before they were."""
+    layout = find_layout(str(Node(tmp_path / "data").path), None, {})
+    trash_of(layout).mkdir(parents=True)
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    with open_trash(trash_of(layout), layout):
+        assert {str(layout.own), str(layout.db)} <= set(synced)
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_stands_in_the_place_of_the_trash_is_told(kind: str, tmp_path: Path) -> None:
+    layout = find_layout(str(Node(tmp_path / "data").path), None, {})
+    layout.own.mkdir()
+    if kind == "file":
+        trash_of(layout).touch()
+    else:
+        trash_of(layout).symlink_to(tmp_path)
+    with (
+        pytest.raises(ShardtoolError, match="expected a directory of shardtool's own"),
+        open_trash(trash_of(layout), layout),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("records", [(), (renamed(),)])
