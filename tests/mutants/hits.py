@@ -11,6 +11,8 @@ from typing import NoReturn
 from mutmut.state import state
 
 FOLDER = "SHARDTOOL_MUTANT_HITS"
+# As they are before a test puts others in their place: it is asked while it still stands.
+_LISTDIR, _UNLINK = os.listdir, os.unlink
 
 
 def tell() -> None:
@@ -37,7 +39,8 @@ class Hits(set[str]):
 
     def __iter__(self) -> Iterator[str]:
         """Take in what the children have told, and begin."""
-        for path in Path(os.environ[FOLDER]).iterdir():
+        for name in _LISTDIR(os.environ[FOLDER]):
+            path = Path(os.environ[FOLDER], name)
             self.update(filter(None, path.read_text().split("\n")))
-            path.unlink()
+            _UNLINK(path)
         return super().__iter__()

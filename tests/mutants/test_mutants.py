@@ -44,7 +44,7 @@ def table():
 def test_no_mutant_lives_that_nobody_has_looked_at(tmp_path: Path) -> None:
     if importlib.util.find_spec("mutmut") is None:
         lacking("mutmut")
-    mutants = try_mutants(tmp_path, list(CRITICAL))
+    mutants = try_mutants(tmp_path, modules=CRITICAL)
     assert len(mutants) > 200
     assert not unknown(mutants), report(mutants)
     assert outdated(mutants) == []
