@@ -333,7 +333,8 @@ class _Files:
         try:
             return [self._target.publish(), left]
         except BaseException:
-            self._left.withdraw()
+            if not self._target.is_named:
+                self._left.withdraw()
             raise
 
 

@@ -127,7 +127,11 @@ class _Counted(io.RawIOBase):
 
 
 class Target:
-    """A file on its way, or a stream; a context manager, which removes what is not complete."""
+    """A file on its way, or a stream; a context manager, which removes what is not complete.
+
+    Attributes:
+        is_named: the file has its name, though a power cut may still take it away.
+    """
 
     def __init__(
         self, name: str, *, force: bool, compress: bool = True, follows: bool = True
@@ -148,7 +152,7 @@ class Target:
         self.name = name
         self._force = force
         self._temporary: Path | None = None
-        self._is_new = False
+        self.is_named = False
         self._follows = follows
         self._final = place_of(name, follows=follows)
         self._closes = name != STDOUT
@@ -215,12 +219,11 @@ class Target:
             except OSError as error:
                 raise self._error(reason_of(error)) from None
             self._temporary = None
-            self._is_new = not self._force
         return Written(self.name, self.raw.count, self.raw.hexdigest())
 
     def withdraw(self) -> None:
         """Take the name away again, where nothing else had it and it is still this file's."""
-        if self._is_new and self._is_at(self._final):
+        if self.is_named and not self._force and self._is_at(self._final):
             with contextlib.suppress(OSError):
                 os.unlink(self._final)
 
@@ -231,6 +234,7 @@ class Target:
             os.rename(temporary, self._final)
         else:
             self._name_new(temporary)
+        self.is_named = True
         sync_directory(self._final.parent)
 
     def _name_new(self, temporary: Path) -> None:

@@ -283,7 +283,7 @@ class _Work:
         outcome = self._outcome
         wanted = self._wanted
         columns = columns_of(reader, _namer(outcome.job, reader, wanted), wanted.selection)
-        columns = self._of_the_database(columns)
+        columns = self._of_the_database(columns, choice)
         begun = Begun(columns)
         for window in windows(reader, columns, wanted.selection, self._place, choice):
             settled = window if self._beside is None else self._beside.settled(window)
@@ -301,13 +301,15 @@ class _Work:
             one_a_time = self._wanted.form == "line" and style.sequence in ("field", "none")
             self._beside = Beside(others, self._left, one_a_time=one_a_time)
 
-    def _of_the_database(self, columns: list[Column]) -> list[Column]:
+    def _of_the_database(self, columns: list[Column], choice: Choice | None) -> list[Column]:
         """Return those of the only database that may be in the file; note what others there are."""
         only = self._wanted.database
         if only is None:
             return columns
-        self._strangers |= databases_of(columns) - {only}
-        return [c for c in columns if c.name.database == only or not c.is_named]
+        own = [c for c in columns if c.name.database == only or not c.is_named]
+        others = [c for c in columns if c.name.database != only and c.is_named]
+        self._strangers |= databases_of([c for c in others if choice is None or choice.has(c)])
+        return own
 
     def ended(self, word: str = "", detail: str = "") -> Outcome:
         """Send what is left to send, and return how it ended."""
