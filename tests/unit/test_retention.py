@@ -45,6 +45,12 @@ def test_two_of_one_second_are_told_apart_by_their_number() -> None:
     assert plan.remove == (first,)
 
 
+def test_the_tenth_of_a_second_is_newer_than_the_second() -> None:
+    found = ids(*[1] * 11)
+    plan = plan_forget(found, Rules(last=2), NOW, lambda name: True)
+    assert [name for name, _ in plan.keep] == found[-2:]
+
+
 def test_the_newest_good_one_stays_when_no_keeper_is_good() -> None:
     oldest, good, bad = ids(9, 5, 1)
     plan = plan_forget([oldest, good, bad], Rules(last=1), NOW, lambda name: name != bad)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from typing import Any
 
 import pytest
@@ -106,6 +107,24 @@ def test_metadata_with_any_part_changed_is_refused_or_can_be_written_again(
 def test_no_bytes_break_the_reader_of_manifests(content: bytes) -> None:
     with contextlib.suppress(DamagedError):
         bag.parsed_manifest(content)
+
+
+LINE = f"{'0' * 64}  data/x\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (LINE[:-1], "a last line that is cut off"),
+        (LINE + "x\n", "line 2 is not 'SHA-256  path'"),
+        (LINE + LINE, "line 2 names 'data/x' a second time"),
+        (LINE + LINE.replace("x", "y\0"), "line 2 has a path that leads out of the bag"),
+        (LINE.replace("data", "."), "line 1 has a path that leads out of the bag"),
+    ],
+)
+def test_what_is_wrong_with_a_manifest_is_told_with_its_line(content: str, found: str) -> None:
+    with pytest.raises(DamagedError, match=re.escape(found)):
+        bag.parsed_manifest(content.encode())
 
 
 @pytest.mark.parametrize("path", ["../../etc/passwd", "data/../../x", "/etc/passwd", "data//x"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from shardtool.prune.trash import (
     trash_name,
     trash_of,
 )
+from tests.conftest import Hold, Mount
 
 RUN = "20261124T175153Z-4711"
 NAME = f"00007.{RUN}"
@@ -200,6 +202,45 @@ def test_a_link_on_the_same_disk_needs_no_other_trash(tmp_path: Path) -> None:
     node.shard_db.rename(tmp_path / "elsewhere")
     node.shard_db.symlink_to(tmp_path / "elsewhere")
     assert trash_of(find_layout(str(node.path), None, {})) == node.db / ".shardtool/trash"
+
+
+def test_where_no_shard_is_left_the_trash_is_in_its_usual_place(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data")
+    layout = find_layout(str(node.path), None, {})
+    shutil.rmtree(node.shard_db)
+    assert trash_of(layout) == layout.own / "trash"
+
+
+def test_shards_on_another_disk_have_their_trash_there(tmp_path: Path, mount: Mount) -> None:
+    node = Node(tmp_path / "data")
+    (tmp_path / "disk").mkdir()
+    other = mount(tmp_path / "disk")
+    shutil.move(node.shard_db, other / "shard_db")
+    node.shard_db.symlink_to(other / "shard_db")
+    layout = find_layout(str(node.path), None, {})
+    assert trash_of(layout) == other / ".shardtool" / "trash"
+
+
+def test_a_mount_point_has_no_trash(tmp_path: Path, mount: Mount) -> None:
+    node = Node(tmp_path / "data")
+    mount(node.shard_db)
+    with pytest.raises(ShardtoolError, match="found a mount point"):
+        trash_of(find_layout(str(node.path), None, {}))
+
+
+def test_a_whole_shard_that_somebody_has_open_is_put_back(trash: Path, hold: Hold) -> None:
+    meant = intent(trash, files=0)
+    hold(trash / NAME / "LOCK", "lock")
+    assert actions(trash, meant) == {NAME: "put-back"}
+
+
+@pytest.mark.parametrize(("more", "action"), [(0, "put-back"), (1, "leave")])
+def test_a_changed_shard_goes_back_if_no_file_of_it_is_gone(
+    more: int, action: str, trash: Path
+) -> None:
+    (left,) = leftovers(trash, History((intent(trash),)), proven)
+    meant = intent(trash, files=left.files + more, fingerprint="another")
+    assert actions(trash, meant) == {NAME: action}
 
 
 def test_the_trash_is_made_where_it_is_missing(tmp_path: Path) -> None:
