@@ -91,6 +91,11 @@ class Cells:
         return sorted(set().union(*(column.points for column in self.columns)))
 
     @property
+    def texts(self) -> list[list[str]]:
+        """The texts of each column."""
+        return [column.texts for column in self.columns]
+
+    @property
     def values(self) -> int:
         """How many there are."""
         return sum(len(column.texts) for column in self.columns)
@@ -119,6 +124,10 @@ class Cells:
 
         It takes the memory and the time of what there is, and not of points times columns.
         """
+        if self.is_full:
+            for point, texts in zip(self.points, zip(*self.texts, strict=True), strict=True):
+                yield point, list(enumerate(texts))
+            return
         rows: dict[bytes, list[tuple[int, str]]] = defaultdict(list)
         for place, column in enumerate(self.columns):
             cells = zip(repeat(place), column.texts, strict=False)

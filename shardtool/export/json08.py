@@ -79,7 +79,7 @@ def _groups(cells: Cells) -> Iterator[tuple[list[str], list[str]]]:
     if cells.is_full and names:
         form = f"[%d,%d,{','.join(['%s'] * len(names))}]"
         identities = map(time_and_sequence, cells.points)
-        rows = zip(*(column.texts for column in cells.columns), strict=True)
+        rows = zip(*cells.texts, strict=True)
         yield (
             names,
             [form % (*identity, *texts) for identity, texts in zip(identities, rows, strict=True)],

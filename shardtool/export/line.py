@@ -193,8 +193,7 @@ class _Rows:
         tags = repeat("") if self._tag is None else map(self._tag, points)
         extra = repeat("") if self._extra is None else map(self._extra, points)
         times = [time_of(point) * 1000 for point in points]
-        texts = [column.texts for column in cells.columns]
-        return list(map(line.__mod__, zip(tags, *texts, extra, times, strict=False)))
+        return list(map(line.__mod__, zip(tags, *cells.texts, extra, times, strict=False)))
 
     def portions(self, cells: Cells) -> Iterator[str]:
         """Yield lines of what each point has: one or more."""
