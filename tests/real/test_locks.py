@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -39,6 +40,32 @@ def test_a_database_that_is_open_elsewhere_is_seen_with_its_pid(shard: Path, hol
 def test_a_plain_posix_lock_is_seen_with_its_pid(shard: Path, hold: Hold) -> None:
     pid = hold(shard / "LOCK", "lock")
     assert look(shard) == LockState(Lock.HELD, pid)
+
+
+HOLDING = """
+import fcntl, os, struct, sys
+held = open(sys.argv[1], "r+b")
+start, length, kind = int(sys.argv[2]), int(sys.argv[3]), getattr(fcntl, sys.argv[4])
+fcntl.fcntl(held, kind, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, start, length, 0))
+print(os.getpid(), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(
+    ("start", "kind", "has_pid"),
+    [(0, "F_SETLK", True), (7, "F_SETLK", True), (0, "F_OFD_SETLK", False)],
+)
+def test_a_lock_on_any_byte_is_seen_with_the_pid_that_the_kernel_tells(
+    start: int, kind: str, has_pid: bool, shard: Path
+) -> None:
+    words = [sys.executable, "-c", HOLDING, str(shard / "LOCK"), str(start), "1", kind]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        pid = int(holder.stdout.readline())
+        seen = look(shard)
+        holder.communicate()
+    assert seen == LockState(Lock.HELD, pid if has_pid else None)
 
 
 def test_a_shard_that_nobody_has_open_is_free(shard: Path) -> None:

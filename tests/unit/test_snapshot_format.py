@@ -44,11 +44,47 @@ def test_metadata_is_read_as_it_was_written() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["../x", "wal/../x", "/etc/passwd", "wal//x", "wal", "other", "wal/no/such", "wal/a\0b", ""],
+    [
+        *(
+            "../x",
+            "wal/../x",
+            "/etc/passwd",
+            "wal//x",
+            "wal",
+            "other",
+            "wal/no/such",
+            "wal/a\0b",
+            "",
+        ),
+        *("wal/", "wal/.", "wal/..", "config.toml/x"),
+    ],
 )
 def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
     with pytest.raises(DamagedError):
         decoded(changed(path=path))
+
+
+def test_the_configuration_is_a_file_and_raft_and_wal_are_there() -> None:
+    config = Entry("config.toml", "file", 0o644, 0, 0, 5, 0)
+    assert decoded(metadata(config).encoded()).files == (config,)
+    document = json.loads(metadata(config).encoded())
+    for wrong in (
+        [*document["entries"][:2], document["entries"][2] | {"kind": "directory"}],
+        document["entries"][:1],
+        document["entries"][1:],
+        [],
+    ):
+        with pytest.raises(DamagedError):
+            decoded(json.dumps(document | {"entries": wrong}).encode())
+
+
+def test_the_document_tells_what_a_list_of_snapshots_shows() -> None:
+    document = json.loads(metadata(FILE, LINK).encoded())
+    shown = {key: document[key] for key in ("created_at", "files", "bytes", "live")}
+    assert shown == {"created_at": "2026-11-24T17:51:53Z", "files": 1, "bytes": 7, "live": False}
+    file, link = document["entries"][2:]
+    assert set(link) - set(file) == {"target"}
+    assert "identity" not in file
 
 
 @pytest.mark.parametrize("name", ["wal/\ud800", f"wal/{'x' * 4092}"])
@@ -79,11 +115,36 @@ def test_an_entry_below_a_link_is_refused() -> None:
         {"uid": 1 << 32},
         {"mtime_ns": 1 << 70},
         {"kind": "device"},
+        {"mode": "10000"},
+        {"size": 1 << 63},
+        {"uid": (1 << 32) - 1},
+        {"gid": -1},
+        {"mtime_ns": 1 << 63},
+        {"mtime_ns": -(1 << 63)},
+        {"path": "wal/" + "x" * 4092},
     ],
 )
 def test_a_value_out_of_its_range_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(DamagedError):
         decoded(changed(**fields))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"mode": "0000"},
+        {"mode": "7777"},
+        {"size": 0},
+        {"size": (1 << 63) - 1},
+        {"uid": 0, "gid": (1 << 32) - 2},
+        {"mtime_ns": (1 << 63) - 1},
+        {"mtime_ns": 1 - (1 << 63)},
+        {"path": "wal/" + "x" * 4091},
+    ],
+)
+def test_a_value_at_the_end_of_its_range_is_taken(fields: dict[str, Any]) -> None:
+    found = json.loads(decoded(changed(**fields)).encoded())["entries"][-1]
+    assert {key: found[key] for key in fields} == fields
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b"[" * 100_000, b"\xff", b"1e999"])
