@@ -113,12 +113,15 @@ def test_what_rescue_leaves_is_what_is_exported_then(shardtool: Run, tmp_path: P
     assert (found["sent"], found["missing"]) == (1, 5)
     file = tmp_path / "lost.json"
     told = export(shardtool, node.path, "--lost", "--to", file, code=3)
-    assert Counter(json_cells(file.read_text(), "test")) == Counter(
-        cell("test", "a~b", "good", row.time_us, row.sequence, row.value)
+    # 0.8 takes no more of its JSON from export than from rescue: each of them is listed.
+    assert file.read_bytes() == b""
+    whys = {"number": 2, "reserved": 1, "sequence": 1, "time": 1}
+    assert told["left"] == [{"why": why, "values": count} for why, count in whys.items()]
+    assert {name for name, _ in left_cells(tmp_path / "lost.json.left")} == {
+        name
         for row in unsendable
-        if row.column == "good"
-    )
-    assert told["left"] == [{"why": "number", "values": 2}, {"why": "reserved", "values": 1}]
+        for name, _ in [cell("test", "a~b", row.column, row.time_us, row.sequence, row.value)]
+    }
     parquet = pytest.importorskip("pyarrow.parquet")
     export(shardtool, node.path, "--lost", "--to", tmp_path / "lost.parquet")
     table = parquet.read_table(tmp_path / "lost.parquet").to_pylist()
