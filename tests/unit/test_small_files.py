@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,60 @@ def test_a_node_is_whole_unless_a_restore_was_interrupted_in_its_swap(node: Layo
     write_pending(node, PENDING)
     with pytest.raises(ShardtoolError, match=f"the restore of {ID} interrupted"):
         refuse_half_restored(node)
+
+
+STAGED = {"place": "/raft", "inode": 7, "mtime_ns": 8}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"schema": "shardtool/pending-restore/1"},
+        {"stamp": "yesterday"},
+        {"snapshot": "latest"},
+        {"path": 7},
+        {"staged": [STAGED]},
+        {"staged": [STAGED] * 3},
+        *({"staged": [STAGED, STAGED | part]} for part in ({"place": 1}, {"mtime_ns": True})),
+        *({"staged": [STAGED, STAGED | part]} for part in ({"inode": "7"}, {"mtime_ns": None})),
+    ],
+)
+def test_a_pending_file_that_shardtool_did_not_write_is_refused(
+    node: Layout, wrong: dict[str, Any]
+) -> None:
+    write_pending(node, PENDING)
+    document = json.loads(node.pending_restore.read_text())
+    node.pending_restore.write_text(json.dumps(document | wrong))
+    with pytest.raises(ShardtoolError, match="found: something else"):
+        pending_restore(node)
+
+
+def test_what_a_kill_left_of_a_pending_file_is_in_no_ones_way(node: Layout) -> None:
+    temporary = node.pending_restore.with_name(f"{node.pending_restore.name}.new")
+    temporary.write_bytes(b"{")
+    write_pending(node, PENDING)
+    assert pending_restore(node) == PENDING
+    assert not temporary.exists()
+
+
+def test_a_pending_file_and_its_name_are_on_disk_when_it_is_written(
+    node: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def note_sync(descriptor: int) -> None:
+        seen.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    def note_rename(source: Path, target: Path) -> None:
+        seen.append("rename")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "rename", note_rename)
+    write_pending(node, PENDING)
+    assert seen == ["restore.json.new", "rename", ".shardtool"]
 
 
 @given(data=st.data(), value=JSON)
