@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,11 @@ def test_directories_of_one_mount_have_one_id(tmp_path: Path) -> None:
 def test_only_what_is_at_a_path_or_below_it_counts() -> None:
     mounts = frozenset({"/", "/d", "/d/7", "/d/7/x", "/d/77", "/d/7x"})
     assert mounts_at_or_below(Path("/d/7"), mounts) == ("/d/7", "/d/7/x")
+
+
+def test_a_proc_that_does_not_tell_the_mount_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were it taken for the same mount as any other, a walk would cross every one."""
+    told = StringIO("pos:\t0\nflags:\t0100000\n")
+    monkeypatch.setattr("builtins.open", lambda *args, **settings: told)
+    with pytest.raises(OSError, match="no mnt_id"):
+        mount_id(0)

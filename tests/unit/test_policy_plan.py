@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
@@ -15,12 +16,15 @@ from shardtool.datadir.marker import Marker
 from shardtool.datadir.verdict import Evidence, Judged, Reason, judge, reclaimable_together
 from shardtool.disk.locks import Lock, LockState
 from shardtool.disk.tree import LinkedFile, Tree, reclaimable_links
+from shardtool.proof.prove import Finding
+from shardtool.proof.receipts import Receipt
 from shardtool.prune.plan import Plan, make_plan
 from shardtool.prune.policy import SECOND, Policy, decide
 from shardtool.prune.trash import Leftover
 
 NOW = 1_500_000_000 * SECOND
 DAY = 86_400
+FINDING = Finding(10, 0, 0, 0, (), False, False, "", "", "old", {"00008": "new"}, "1", "basis")
 TRUST = Policy(trust_marker=True)
 
 
@@ -153,6 +157,22 @@ def test_a_plan_that_cannot_reach_its_aim_says_so() -> None:
 
 def test_what_the_journal_does_not_know_is_no_part_of_a_plan() -> None:
     assert plan_of(leftovers=(Leftover("lost+found"),)).finish == ()
+
+
+def test_what_the_journal_does_not_know_is_told_apart_from_what_is_finished() -> None:
+    stray, begun = Leftover("lost+found"), Leftover("00001.run", "00001", "remove")
+    plan = plan_of(leftovers=(stray, begun))
+    assert (plan.finish, plan.unknown) == ((begun,), (stray,))
+
+
+def test_why_an_unmarked_shard_stays_is_told_before_its_age() -> None:
+    plan = plan_of(shard(7, marker=Marker()), policy=replace(TRUST, older_than=DAY))
+    assert kept(plan) == {"00007": ["no-marker"]}
+
+
+def test_what_speaks_against_a_marked_shard_is_told_before_that_nothing_is_proven() -> None:
+    doubted = Judged(shard(7).shard, "marked", (Reason("lock-unknown", "nobody can tell"),))
+    assert decide(doubted, TRUST, NOW).reasons == doubted.reasons
 
 
 def test_only_what_was_named_is_looked_at() -> None:
@@ -310,6 +330,24 @@ def test_a_shard_that_is_known_to_lose_values_stays_whatever_is_trusted(
 def test_accepted_losses_let_a_shard_go() -> None:
     plan = plan_of(proven(7, missing=1, accepted=True), policy=Policy())
     assert [deletion.evidence for deletion in plan.delete] == ["accepted"]
+
+
+def test_acceptance_covers_every_loss_at_once() -> None:
+    words = ("values-missing", "values-different", "on-other-servers", "in-other-space")
+    reasons = tuple(Reason(word, word) for word in words)
+    accepted = Evidence(values=10, missing=1, different=1, accepted=True)
+    judged = Judged(shard(7).shard, "incomplete", reasons, accepted)
+    assert decide(judged, Policy(), NOW).evidence == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("judged", "is_carried"),
+    [(proven(7), True), (proven(7, missing=1, accepted=True), True), (shard(7), False)],
+)
+def test_a_deletion_carries_the_receipt_that_it_rests_on(judged: Judged, is_carried: bool) -> None:
+    receipt = Receipt("00007", datetime(2026, 11, 24, tzinfo=UTC), FINDING)
+    plan = make_plan([judged], TRUST, (), {"00007": receipt}, free_bytes=0, now_ns=NOW)
+    assert [deletion.receipt for deletion in plan.delete] == [receipt if is_carried else None]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,6 +52,18 @@ def test_the_tenth_of_a_second_is_newer_than_the_second() -> None:
     found = ids(*[1] * 11)
     plan = plan_forget(found, Rules(last=2), NOW, lambda name: True)
     assert [name for name, _ in plan.keep] == found[-2:]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Etc/GMT-14"])
+def test_an_age_does_not_depend_on_the_machines_zone(
+    zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        found = age_order(new_id(NOW, lambda name: False))
+    time.tzset()
+    assert found == (NOW, 1)
 
 
 def test_the_newest_good_one_stays_when_no_keeper_is_good() -> None:
