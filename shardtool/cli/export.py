@@ -70,7 +70,9 @@ formats, by the name of FILE (before .gz or .zst), or by --format:
                              value_bool or value_string (the others are null).
                              Needs pip install 'shardtool[parquet]'.
 A file of line or json holds one database: choose it with --database. NaN and
-the infinities are in parquet alone.
+the infinities are in parquet alone. In line a field has one type, that of its
+first value: a database takes no other, and refuses all of a request for one.
+Values of other types go to FILE.left; see --floats.
 
 --sequence, in line protocol, where a series may have points of one time:
   auto   a tag sequence_number on points that share their time, on no others:

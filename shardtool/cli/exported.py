@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,13 +38,15 @@ def _printer(out: Output) -> Callable[[str], None]:
 
 def _show_mixed(report: Report, tell: Callable[[str], None]) -> None:
     mixed = report.mixed
-    for column in mixed[:_MOST_TOLD]:
-        tell(f"{column.series_text} {column.column}: values of several types, {_ONE_TYPE}")
+    for column, kinds in itertools.islice(mixed.items(), _MOST_TOLD):
+        tell(f"{short(column.series_text)} {short(column.column)}: {_ONE_TYPE}")
+        if kinds == "fi":
+            tell("  --floats makes one type of integers and floats")
     if len(mixed) > _MOST_TOLD:
         tell(f"... and {len(mixed) - _MOST_TOLD:,} columns more of several types")
 
 
-_ONE_TYPE = "and a database of today takes one type for a field; --floats writes integers as floats"
+_ONE_TYPE = "values of several types: the file has those of the first one"
 
 
 def _summary(report: Report, args: argparse.Namespace) -> str:

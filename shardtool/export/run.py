@@ -78,13 +78,14 @@ class Report:
         return sum(outcome.twice for outcome in self.outcomes)
 
     @property
-    def mixed(self) -> list[Name]:
-        """Columns that hold values of several types, which a database of today does not take."""
+    def mixed(self) -> dict[Name, str]:
+        """Columns that hold values of several types, which a database of today does not take, with
+        the letters of line protocol for these."""
         kinds: dict[Name, set[str]] = {}
         for outcome in self.outcomes:
             for name, found in outcome.kinds.items():
                 kinds.setdefault(name, set()).update(found)
-        return [name for name, found in kinds.items() if len(found) > 1]
+        return {name: "".join(sorted(found)) for name, found in kinds.items() if len(found) > 1}
 
     @property
     def is_whole(self) -> bool:
