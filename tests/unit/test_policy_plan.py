@@ -170,6 +170,15 @@ def test_why_an_unmarked_shard_stays_is_told_before_its_age() -> None:
     assert kept(plan) == {"00007": ["no-marker"]}
 
 
+def test_a_suspect_shard_is_no_wish_however_young() -> None:
+    young = shard(7, marked=1, foreign=("notes",))
+    (stays,) = plan_of(young, policy=replace(TRUST, older_than=2 * DAY)).keep
+    assert ([reason.word for reason in stays.reasons], stays.needs_attention) == (
+        ["foreign-files"],
+        True,
+    )
+
+
 def test_what_speaks_against_a_marked_shard_is_told_before_that_nothing_is_proven() -> None:
     doubted = Judged(shard(7).shard, "marked", (Reason("lock-unknown", "nobody can tell"),))
     assert decide(doubted, TRUST, NOW).reasons == doubted.reasons
@@ -346,7 +355,7 @@ def test_acceptance_covers_every_loss_at_once() -> None:
 )
 def test_a_deletion_carries_the_receipt_that_it_rests_on(judged: Judged, is_carried: bool) -> None:
     receipt = Receipt("00007", datetime(2026, 11, 24, tzinfo=UTC), FINDING)
-    plan = make_plan([judged], TRUST, (), {"00007": receipt}, free_bytes=0, now_ns=NOW)
+    plan = make_plan((judged,), TRUST, (), {"00007": receipt}, free_bytes=0, now_ns=NOW)
     assert [deletion.receipt for deletion in plan.delete] == [receipt if is_carried else None]
 
 
