@@ -12,7 +12,7 @@ PAGE = (REPOSITORY / "SECURITY.md").read_text()
 NAMED = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)
 
 
-def tests_in(path: Path) -> set[str]:
+def functions_in(path: Path) -> set[str]:
     """Return the names of the test functions in a module."""
     return {
         node.name
@@ -22,7 +22,7 @@ def tests_in(path: Path) -> set[str]:
 
 
 def test_each_test_that_security_md_names_is_there() -> None:
-    assert [one for one in NAMED if one[1] not in tests_in(REPOSITORY / one[0])] == []
+    assert [one for one in NAMED if one[1] not in functions_in(REPOSITORY / one[0])] == []
 
 
 def test_each_promise_names_a_test() -> None:
