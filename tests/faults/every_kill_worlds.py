@@ -52,6 +52,9 @@ def records(data: Path) -> list[dict[str, Any]]:
 # -- prune --
 
 
+ENDS = ("deleted", "finished", "put-back")
+
+
 class Pruned:
     """What holds of a node at every moment of a prune."""
 
@@ -75,7 +78,9 @@ class Pruned:
         found = records(self.data)
         intents = {one["trash"] for one in found if one["event"] == "intent"}
         renamed = {one["trash"] for one in found if one["event"] == "renamed"}
-        deleted = {one["shard"] for one in found if one["event"] in ("deleted", "finished")}
+        # What was told to be deleted may come back from the trash whole, if the removal was lost.
+        ends = {one["shard"]: one["event"] for one in found if one["event"] in ENDS}
+        deleted = {shard for shard, end in ends.items() if end != "put-back"}
         place, trash = self.data / "db/shard_db", self.data / "db/.shardtool/trash"
         in_place, bases = set(old_shards(self.data)), set()
         for name in in_place:

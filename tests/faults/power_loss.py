@@ -216,7 +216,9 @@ class Disk:
         seconds, nanoseconds = word.split("tv_sec=")[2].split("tv_nsec=")
         mtime = int(seconds.rstrip(", ")) * 10**9 + int(nanoseconds.split("}")[0].split()[0])
         node = self._found(call.path())
-        self.changes.append(Change(self.now, node=node, mtime_ns=mtime, waits={node}))
+        # Nothing opens a link to sync it: it goes to the disk with its directory.
+        synced = self._parent(call.path())[0] if node.kind == "link" else node
+        self.changes.append(Change(self.now, node=node, mtime_ns=mtime, waits={synced}))
 
     def _sync(self, node: Node) -> None:
         for change in self.changes:
