@@ -76,9 +76,11 @@ class Other:
                     yield found
                 if len(mine) < step:
                     return
-                at = bisect_left(times, _time_of(mine[-1][0]), at)
-                # Where nothing was wanted, the next one that is may be far.
-                if not found or at == len(times):
+                before, at = at, bisect_left(times, _time_of(mine[-1][0]), at)
+                # Where nothing was wanted, the next one that is may be far. But a time has no end
+                # of pairs that aren't: to seek it again would find the same ones.
+                is_far = not found and at > before
+                if is_far or at == len(times):
                     break
                 step = min(2 * step, _MOST_STEP)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from line_protocol_parser import parse_line
 
-from fixtures import Node, Row
+from fixtures import Node, Row, read
 from shardtool.export import work
-from shardtool.export.columns import NOTHING_KNOWN, Selection
+from shardtool.export.columns import NOTHING_KNOWN, Column, Selection
 from shardtool.export.forms import Form
 from shardtool.export.line import Sequences, Style
 from shardtool.export.run import Report, export
+from shardtool.export.windows import Choice
 from shardtool.export.work import Job, Wanted
-from shardtool.influxdb.engines import EngineError
+from shardtool.influxdb.engines import EngineError, Pair
+from shardtool.influxdb.keys import VALUE_KEY
 
 Point = tuple[int, str, int, int]  # shard, column, time, sequence
 
@@ -32,10 +36,19 @@ POINTS = st.dictionaries(
 
 
 def written(
-    points: dict[Point, float], directory: Path, form: Form, sequence: Sequences = "auto"
+    points: dict[Point, float],
+    directory: Path,
+    form: Form,
+    sequence: Sequences = "auto",
+    choosing: Callable[[Job], AbstractContextManager[Choice]] | None = None,
 ) -> tuple[Report, str, list[dict[str, Any]]]:
     """Export points that are spread over shards; return the file and the list."""
-    node = Node(directory / "data")
+    jobs = jobs_of(points, Node(directory / "data"))
+    return exported(jobs, directory / f"x.{form}", form, sequence, choosing)
+
+
+def jobs_of(points: dict[Point, float], node: Node) -> list[Job]:
+    """Make shards of a node that have points."""
     jobs = []
     for number in sorted({shard for shard, *_ in points}):
         rows = [
@@ -45,8 +58,18 @@ def written(
         ]
         node.old_shard(number, rows=rows)
         jobs.append(Job(node.shard_db / f"{number:05d}", "leveldb", is_new=False, size=1000))
-    out = directory / f"x.{form}"
-    wanted = Wanted(Selection(), form, Style(sequence), NOTHING_KNOWN)
+    return jobs
+
+
+def exported(
+    jobs: Sequence[Job],
+    out: Path,
+    form: Form,
+    sequence: Sequences = "auto",
+    choosing: Callable[[Job], AbstractContextManager[Choice]] | None = None,
+) -> tuple[Report, str, list[dict[str, Any]]]:
+    """Export shards; return the file and the list."""
+    wanted = Wanted(Selection(), form, Style(sequence), NOTHING_KNOWN, choosing)
     report = export(jobs, wanted, str(out), force=False, progress=lambda *told: None)
     left = Path(f"{out}.left")
     rest = [json.loads(line) for line in left.read_text().splitlines()] if left.exists() else []
@@ -147,3 +170,35 @@ def test_few_points_among_very_many_are_found_without_reading_all(
     report, text, left = written(points, tmp_path, "line")
     assert (report.values, left) == (40_003, [])
     assert text.count("sequence_number=") == 6
+
+
+class Large:
+    """Chooses points whose sequence number is not below 100."""
+
+    def has(self, column: Column) -> bool:
+        return True
+
+    def of(self, column: Column, pairs: Sequence[Pair]) -> Sequence[Pair]:
+        return self.among(pairs)
+
+    def among(self, pairs: Sequence[Pair]) -> Sequence[Pair]:
+        return [pair for pair in pairs if pair[0][-8:] >= (100).to_bytes(8, "big")]
+
+
+def test_many_points_of_one_time_of_which_none_is_wanted_are_no_end(tmp_path: Path) -> None:
+    points = {(1, "a", time, 100): 1.5 for time in (5, 6)}
+    points |= {(2, "a", 5, number): 2.5 for number in range(1, 7)}
+    points |= {(2, "a", 6, 101): 2.5}
+    report, text, left = written(points, tmp_path, "line", choosing=lambda _: nullcontext(Large()))
+    assert (report.values, left) == (3, [])
+    assert text.count("sequence_number=") == 2
+
+
+def test_keys_of_another_length_at_a_wanted_time_end_only_their_own_shard(tmp_path: Path) -> None:
+    points = {(shard, "a", 5, shard): 1.5 for shard in (1, 2)}
+    node = Node(tmp_path / "data")
+    jobs = jobs_of(points, node)
+    (key, value), *_ = [pair for pair in read.values(jobs[1].path) if len(pair[0]) == VALUE_KEY]
+    node.old[2].store.write([(key[:16] + bytes([0] * 8 + [n]), value) for n in range(6)])
+    report, *_ = exported(jobs, tmp_path / "x.line", "line")
+    assert [(o.word, o.values) for o in report.outcomes] == [("", 1), ("engine-unreadable", 0)]
