@@ -45,9 +45,10 @@ What stays behind is listed with the reason:
   ambiguous        two databases or series can be meant by the name (a ~ in one)
   unnamed          the shard's index does not say whose it is
   name             a column called time or sequence_number, names without a URL
-  refused          the server refused just these values
+  refused          the server refused them; of a series of which it refused very
+                   many, some that stand beside such values too
   unreadable       its bytes are not what 0.8 writes for any value
-  contradicted     a later shard has another value there, which is sent
+  contradicted     a later shard has another value there; see verify --list
   different        0.8 has another value there, be it where it does not look
   unanswered       another server may have it, and can't be asked for it
   expired, dropped gone from 0.8 because somebody wanted it so: see --also; what

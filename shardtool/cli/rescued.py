@@ -68,7 +68,7 @@ class Told:
     def expected(self) -> int:
         """Values that are lost still when all that was sent is on disk; a copy in another shard is
         found with the one that was sent, but which of them were refused nobody counts."""
-        found = self.sent + (0 if self.refused else self.plan.copies)
+        found = self.sent + (0 if self.refused else self.plan.copies.total())
         return lost_in(self.proofs) - found
 
     @property
@@ -150,7 +150,7 @@ def tell(args: argparse.Namespace, told: Told, out: Output) -> int:
     for name in told.unread:
         out.warn(f"{name}: could not be proven; see shardtool verify {name}")
     if told.accepted:
-        out.line(f"{told.accepted:,} more had been accepted to go, and were left alone")
+        out.line(f"{told.accepted:,} more had been accepted to go, and were not sent from there")
     if told.pending:
         out.line(
             f"{told.pending:,} of those sent are not on disk: the server may still be writing them;"

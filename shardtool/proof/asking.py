@@ -5,7 +5,7 @@ from __future__ import annotations
 from shardtool.influxdb.api import Api
 from shardtool.influxdb.keys import time_and_sequence
 from shardtool.influxdb.messages import MessageError, parse, value_of
-from shardtool.influxdb.query import CannotAskError, same
+from shardtool.influxdb.query import EARLIEST_US, LATEST_US, CannotAskError, same
 from shardtool.proof.columns import Name
 from shardtool.proof.compare import Suffix, Wanted
 
@@ -30,6 +30,9 @@ class ApiAsker:
         places: dict[tuple[int, int], Suffix] = {time_and_sequence(s): s for s in wanted.missing}
         times = [time for time, _ in places]
         struck = 0
+        # What can't be asked for stays missing.
+        beyond = {s for (time, _), s in places.items() if not EARLIEST_US <= time < LATEST_US}
+        wanted.unanswered |= beyond
         try:
             points = self._api.points(
                 name.database, name.series, name.column, min(times), max(times) + 1
@@ -46,7 +49,7 @@ class ApiAsker:
                 else:  # its bytes nobody tells, but there is something
                     wanted.different.setdefault(suffix, b"")
         except CannotAskError:
-            wanted.unanswered = True  # what can't be asked for stays missing
+            wanted.unanswered.update(wanted.missing)
         return struck
 
 

@@ -198,13 +198,13 @@ class Wanted:
         missing: value by suffix: the key is in no new shard that was looked into.
         different: by suffix what a new shard has instead of the value in `missing`.
         hidden: by suffix what a shard that 0.8 does not ask has instead of it.
-        unanswered: another server may have them, and it can't be asked for these.
+        unanswered: those that another server may have, and that it can't be asked for.
     """
 
     missing: dict[Suffix, bytes]
     different: dict[Suffix, bytes]
     hidden: dict[Suffix, bytes] = field(default_factory=dict)
-    unanswered: bool = False
+    unanswered: set[Suffix] = field(default_factory=set)
 
 
 def look(

@@ -379,7 +379,7 @@ class _Work:
                             owner=column.old.owner,
                             unwanted=causes.unwanted(time_of(suffix)),
                             is_hidden=suffix in wanted.hidden,
-                            is_unanswered=wanted.unanswered,
+                            is_unanswered=suffix in wanted.unanswered,
                             column_id=column.id,
                         )
                     )

@@ -43,6 +43,11 @@ def catalogue_of(layout: Layout, api: Api | None) -> Catalogue:
     except CatalogueError:
         local = catalogue
     name = own_name(layout.raft)
+    if name is None:
+        raise ShardtoolError(
+            f"{layout.raft / 'name'}: expected the name of this node's server, found no such file: "
+            f"which of the servers that {api.url} tells of this one is can't be told; restore raft"
+        )
     own = [server.id for server in catalogue.servers if server.raft_name == name]
     if not own:
         raise ShardtoolError(

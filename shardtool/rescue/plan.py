@@ -66,7 +66,8 @@ class Plan:
         values: to send, by (database, series).
         digests: of the points to send, by (database, series).
         points: to send.
-        copies: values beside those to send that are in another shard too, the same in each.
+        copies: values beside those to send that are in another shard too, the same in each; by
+            (database, series).
         shards: those that have anything of a series that is sent.
         left: values that are not sent, by the word that says why.
         examples: of those that can't be sent, the first 10,000.
@@ -77,7 +78,7 @@ class Plan:
     values: Counter[tuple[str, str]] = field(default_factory=Counter)
     digests: dict[tuple[str, str], bytes] = field(default_factory=dict)
     points: int = 0
-    copies: int = 0
+    copies: Counter[tuple[str, str]] = field(default_factory=Counter)
     shards: set[str] = field(default_factory=set)
     left: Counter[str] = field(default_factory=Counter)
     examples: list[Unsendable] = field(default_factory=list)
@@ -93,7 +94,7 @@ class Plan:
         self.databases.discard(database)
         self.series = [one for one in self.series if one.database != database]
         for key in [key for key in self.values if key[0] == database]:
-            self.left[NO_DATABASE] += self.values.pop(key)
+            self.left[NO_DATABASE] += self.values.pop(key) + self.copies.pop(key, 0)
 
 
 class Spools:
@@ -239,6 +240,7 @@ def make_plan(
             continue
         plan.left.update(spools.not_wanted(series, also))
         is_new = series.database not in known
+        key = series.database, series.name
         sendable = 0
         digest = blake2b(digest_size=16)
         for found in spools.points(series, also):
@@ -250,11 +252,10 @@ def make_plan(
                 plan.left[NO_DATABASE] += len(found.values) + found.copies
             else:
                 sendable += len(found.values)
-                plan.copies += found.copies
+                plan.copies[key] += found.copies
                 plan.points += 1
                 digest.update(repr(found).encode())
         if sendable:
-            key = series.database, series.name
             plan.series.append(series)
             plan.shards |= sent
             plan.values[key] += sendable

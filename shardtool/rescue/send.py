@@ -7,6 +7,7 @@ on the way is sent again, and a run that was cut off anywhere is gone on with by
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -51,15 +52,16 @@ class Sender:
     told: Callable[[Batch], None]
     sent: int = 0
     _points: int = 0
-    _refused_in_a_row: int = 0
-    _given_up: dict[tuple[str, str], str] = field(default_factory=dict)
-    _given_up_in_a_row: int = 0
+    _refused: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By series, since the last of it was taken."""
+    _in_a_row: int = 0
+    _series_in_a_row: set[tuple[str, str]] = field(default_factory=set)
 
     def send(self, batch: Batch) -> Iterator[Refused]:
         """Send a batch; yield what of it was refused, when all the rest of it is written.
 
-        A refused one is cut in halves until what is refused is a single value. A series of which
-        very many are refused is refused as a whole: it is not asked for the rest one by one.
+        A refused one is cut in halves until what is refused is a single value; of a series of
+        which very many are refused, until it is few.
 
         Raises:
             ShardtoolError: the server can't be written to at all.
@@ -67,38 +69,35 @@ class Sender:
         waiting = [batch]
         while waiting:
             part = waiting.pop()
-            for entry in part.entries:
-                if text := self._given_up.get((entry.database, entry.series)):
-                    yield from _all_of(entry, text)
-            left = [e for e in part.entries if (e.database, e.series) not in self._given_up]
-            if not left:
-                continue
-            part = Batch(tuple(left))
             text = self.writer.write_points(part.database, part.body())
             if not text:
                 self._take(part)
-            elif part.values > 1:
+            elif len(part.entries) > 1 or part.values > self._fewest(part.entries[0]):
                 waiting += reversed(part.halves())
             else:
                 yield from _all_of(part.entries[0], text)
                 self._refuse(part.entries[0], text)
 
+    def _fewest(self, entry: Entry) -> int:
+        """Return of how many values of a series the server is not asked which it refuses."""
+        return _FEW if self._refused[entry.database, entry.series] >= _MANY else 1
+
     def _refuse(self, entry: Entry, text: str) -> None:
-        self._refused_in_a_row += 1
-        if self._refused_in_a_row < _MOST_IN_A_ROW:
-            return
-        self._refused_in_a_row = 0
-        self._given_up[entry.database, entry.series] = text
-        self._given_up_in_a_row += 1
-        if self._given_up_in_a_row >= _MOST_SERIES_IN_A_ROW:
+        key = entry.database, entry.series
+        self._refused[key] += 1
+        self._in_a_row += 1
+        self._series_in_a_row.add(key)
+        if self._in_a_row >= _MOST_IN_A_ROW and len(self._series_in_a_row) >= _MOST_SERIES_IN_A_ROW:
             raise ShardtoolError(
-                f"the server refused {_MOST_IN_A_ROW * _MOST_SERIES_IN_A_ROW} values one after "
-                f"the other, of {_MOST_SERIES_IN_A_ROW} series, the last with '{text}': put that "
-                "right"
+                f"the server refused {self._in_a_row} times one after the other, values of "
+                f"{len(self._series_in_a_row)} series, the last time with '{text}': put that right"
             )
 
     def _take(self, part: Batch) -> None:
-        self._refused_in_a_row = self._given_up_in_a_row = 0
+        for entry in part.entries:
+            self._refused.pop((entry.database, entry.series), None)
+        self._in_a_row = 0
+        self._series_in_a_row.clear()
         self.sent += part.values
         self._points += part.points
         self.told(part)
@@ -115,5 +114,6 @@ def _all_of(entry: Entry, text: str) -> Iterator[Refused]:
 
 
 _PAUSE_POINTS = 10_000
+_MANY, _FEW = 200, 64
 # A server that refuses everything is full or broken; what is in single values is not to blame.
-_MOST_IN_A_ROW, _MOST_SERIES_IN_A_ROW = 200, 3
+_MOST_IN_A_ROW, _MOST_SERIES_IN_A_ROW = 600, 3

@@ -414,7 +414,7 @@ def test_a_server_that_refuses_everything_ends_the_rescue_soon_and_tells_what_it
         done = shardtool(*words, "--json", env=PASSWORD)
         assert len(faults.seen) < 3000
     assert done.returncode == 1
-    assert "one after the other, of 3 series, the last with 'disk full'" in done.stderr
+    assert "one after the other, values of 3 series, the last time with 'disk full'" in done.stderr
     assert "0 of 1,200 values were sent and stay; run rescue again" in done.stderr
     found = document(done)
     assert (found["sent"], found["missing"]) == (0, 1200)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from fixtures import MARKED_AT, Node, influxd
-from fixtures.encode import Row
+from fixtures.encode import Row, microseconds
+from fixtures.server import Faults, serve
 from tests.conftest import Run
 from tests.e2e.proof_world import events, one_line, verify
 from tests.e2e.rescue_world import AT, PASSWORD, lossy, rescue, sent, served
@@ -170,3 +173,31 @@ def test_values_of_a_database_that_is_gone_do_not_go_into_another(
     with served(node) as (url, faults):
         found = rescue(shardtool, node.path, url)
         assert (found["left"], sent(faults)) == ({"ambiguous": 1}, [])
+
+
+# -- a cluster --
+
+WEEK = 7 * 86_400_000_000
+BEYOND = microseconds(datetime(2300, 1, 1, tzinfo=UTC))  # what no query can ask for
+
+
+@pytest.mark.parametrize(
+    ("at", "beside"), [(AT - 400 * WEEK, math.nan), (BEYOND, 1.5)], ids=["a NaN", "beyond 2262"]
+)
+def test_what_another_server_has_and_cant_be_asked_for_is_not_written_over(
+    at: int, beside: float, tmp_path: Path, shardtool: Run
+) -> None:
+    nodes = [
+        Node(tmp_path / str(number), version="0.8", servers=2, server_id=number)
+        for number in (1, 2)
+    ]
+    for node in nodes:
+        node.old_shard(2, rows=[Row("test", "cpu", "v", at + WEEK, 10_001, 1)])
+        node.mark(2)
+        newer = [Row("test", "cpu", "v", at + week * WEEK, 10_001, 42) for week in range(2)]
+        node.write_new([*newer, Row("test", "cpu", "v", at + WEEK + 1, 20_001, beside)])
+    assert [shard.servers for shard in nodes[0].elsewhere.values()] == [(2,)]
+    faults = Faults()
+    with serve(*nodes, faults=faults) as url:
+        found = rescue(shardtool, nodes[0].path, url)
+    assert (found["left"], sent(faults)) == ({"unanswered": 1}, [])
