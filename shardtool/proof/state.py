@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
+import stat
 from pathlib import Path
 
 from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
@@ -46,14 +47,25 @@ def make_durable(shard: Path) -> None:
         for name in os.listdir(directory):
             if _DIARIES.fullmatch(name):
                 continue
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
             # What a server has just removed need not be on disk any more.
-            with (
-                contextlib.suppress(FileNotFoundError),
-                opened_quietly(name, flags, dir_fd=directory) as file,
-            ):
-                os.fsync(file)
+            with contextlib.suppress(FileNotFoundError):
+                if _holds_content(name, directory):
+                    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+                    with opened_quietly(name, flags, dir_fd=directory) as file:
+                        os.fsync(file)
         os.fsync(directory)
+
+
+def _holds_content(name: str, directory: int) -> bool:
+    """Say whether an entry is a file, a directory or a link to one: all else has nothing on disk,
+    can't be synced, and may not like to be opened."""
+    kind = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+    if stat.S_ISLNK(kind):
+        try:
+            kind = os.stat(name, dir_fd=directory).st_mode
+        except OSError:
+            return False  # it leads nowhere
+    return stat.S_ISREG(kind) or stat.S_ISDIR(kind)
 
 
 def state_in(directory: int) -> str:

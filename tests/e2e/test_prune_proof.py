@@ -467,3 +467,11 @@ def test_two_verifies_at_once_both_find_everything(capture: Capture) -> None:
         assert found["totals"]["missing"] == 440
         assert found["totals"]["values"] == 20536
     assert len(receipts(data)) == 27
+
+
+def test_what_can_hold_nothing_and_lies_in_raft_keeps_no_shard(node: Node, shardtool: Run) -> None:
+    os.mkfifo(node.raft / "a FIFO")
+    (node.raft / "a link").symlink_to("nowhere")
+    verify(shardtool, node.path)
+    assert "00001" not in kept(prune(shardtool, node.path, "--yes"))
+    assert "00001" not in old_shards(node.path)
