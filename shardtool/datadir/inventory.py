@@ -35,6 +35,14 @@ def is_shard_name(name: str) -> bool:
     return _is_number(name) and f"{int(name[:20]):05d}" == name
 
 
+def by_age(name: str) -> tuple[int, str]:
+    """Return what shards sort by so that the later ones come last: their numbers tell which.
+
+    Of two contents under one identity the later shard's is right, whoever writes them out.
+    """
+    return len(name), name
+
+
 @dataclass(frozen=True)
 class OldShard:
     """One entry of shard_db, whatever it is. Facts only; datadir.verdict judges them.

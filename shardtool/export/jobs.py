@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from shardtool.datadir.inventory import Inventory, OldShard
+from shardtool.datadir.inventory import Inventory, OldShard, by_age
 from shardtool.datadir.layout import Layout
 from shardtool.errors import ShardtoolError
 from shardtool.export.work import Job, Outcome
@@ -15,7 +15,8 @@ ALL = "all"
 
 
 class Jobs:
-    """The shards to read, in the order in which they are read."""
+    """The shards to read, in the order in which they are read: the later ones last, and new ones
+    behind old ones."""
 
     def __init__(self, layout: Layout, inventory: Inventory) -> None:
         """Begin with none."""
@@ -26,7 +27,7 @@ class Jobs:
 
     def add_old(self, only: frozenset[str] | None) -> None:
         """Add the old shards of these names; None for all."""
-        for shard in self._inventory.old or ():
+        for shard in sorted(self._inventory.old or (), key=lambda shard: by_age(shard.name)):
             if only is not None and shard.name not in only:
                 continue
             path = self._layout.old_shards / shard.name
@@ -45,7 +46,7 @@ class Jobs:
         """
         local = local_shards(self._layout, self._inventory)
         sizes = {one.name: one.tree.apparent_bytes for one in self._inventory.new or ()}
-        for name in sorted(self._names(named, catalogue, frozenset(local))):
+        for name in sorted(self._names(named, catalogue, frozenset(local)), key=by_age):
             shard = local[name]
             job = Job(shard.path, shard.engine, is_new=True, size=sizes[name])
             if shard.in_use:

@@ -14,6 +14,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
+from shardtool.datadir.inventory import by_age
 from shardtool.errors import ShardtoolError, reason_of
 from shardtool.proof.causes import CAUSES, NOT_WANTED
 from shardtool.proof.columns import Name
@@ -138,8 +139,7 @@ class Spools:
         found: dict[tuple[str, str], array[int]] = {}
         numbers = {name: number for number, name in enumerate(self._columns)}
         texts: dict[str, str] = {}  # one string for what thousands of shards have
-        # The number of a shard tells when it was made; names that are none come first.
-        ordered = sorted(self._paths, key=lambda shard: (len(shard), shard), reverse=True)
+        ordered = sorted(self._paths, key=by_age, reverse=True)
         for place, shard in enumerate(ordered):
             for name, start, end, rest, is_sure in columns_in(self._paths[shard]):
                 key = texts.setdefault(name.database, name.database), name.series
