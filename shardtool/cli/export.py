@@ -64,7 +64,8 @@ formats, by the name of FILE (before .gz or .zst), or by --format:
   json     .json .jsonl      a document a line, each of which
                              POST /db/DB/series?time_precision=u takes. What
                              0.8 would round (times and sequence numbers beyond
-                             2^53) goes to FILE.left.
+                             2^53) or refuse (times that are no year of RFC
+                             3339) goes to FILE.left.
   parquet  .parquet          a row a value: database, series, column, time (us,
                              UTC), sequence_number and value_float, value_int,
                              value_bool or value_string (the others are null).

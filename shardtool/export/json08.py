@@ -15,11 +15,13 @@ from shardtool.export.cells import Cells
 from shardtool.export.left import Left
 from shardtool.export.values import NoValueError, Texts, Value
 from shardtool.export.windows import Part, Window
+from shardtool.influxdb.identity import trouble_with_identity
 from shardtool.influxdb.keys import time_and_sequence, time_bytes
+from shardtool.words import is_utf8
 
 _IDENTITY = ("time", "sequence_number")
 _POINTS = 1000  # of one line, which is one request
-# A float64 holds all times and sequence numbers within these.
+# All times and sequence numbers within these arrive as what they are.
 _FIRST, _END = time_bytes(-(1 << 53)), time_bytes(1 << 53)
 _SEQUENCE_END = (1 << 53).to_bytes(8, "big")
 _TIME_BYTES = 8
@@ -35,7 +37,7 @@ class Json08:
 
     def written(self, window: Window) -> tuple[bytes, int, int]:
         """Return a window's lines, and how many points and values are in them."""
-        trouble = "" if _is_utf8(window.series) else "bytes"
+        trouble = "" if is_utf8(window.series) else "bytes"
 
         def problem(part: Part) -> str:
             return trouble or _trouble_with(part)
@@ -57,20 +59,18 @@ class Json08:
 
 
 def _leave_changing(cells: Cells) -> None:
-    """Leave points that 0.8 would read as others, and then may take two for one."""
+    """Leave points that 0.8 would read as others, and then may take two for one, or refuse: and
+    then all of their request."""
     every = cells.every
     largest = max(point[_TIME_BYTES:] for point in every)
     if every[0] >= _FIRST and every[-1] < _END and largest < _SEQUENCE_END:
         return
-    for place, why in enumerate(("time", "sequence")):
-        gone = {p for p in every if not _is_exact(time_and_sequence(p)[place])}
-        if gone:
-            cells.leave_points(gone, why)
-
-
-def _is_exact(number: int) -> bool:
-    # 2^63 is one: the captures have it, sent over HTTP.
-    return int(float(number)) == number
+    gone: dict[str, set[bytes]] = {}
+    for point in every:
+        if why := trouble_with_identity(*time_and_sequence(point)):
+            gone.setdefault(why, set()).add(point)
+    for why, points in gone.items():
+        cells.leave_points(points, why)
 
 
 def _groups(cells: Cells) -> Iterator[tuple[list[str], list[str]]]:
@@ -108,12 +108,4 @@ def _trouble_with(part: Part) -> str:
     column = part.column.name.column
     if column in _IDENTITY:
         return "reserved"
-    return "" if _is_utf8(column) else "bytes"
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return "" if is_utf8(column) else "bytes"

@@ -21,7 +21,8 @@ WHY = {
     "return or NUL, with a backslash before what is escaped or at its end, or that begins with #",
     "reserved": "a column whose name means something else there: time or sequence_number",
     "newline": "a string with a line feed: influx -import would double it; see --line-feeds",
-    "time": "a time that nanoseconds in 64 bits can't reach, or that 0.8 would read as another one",
+    "time": "a time that nanoseconds in 64 bits can't reach, or that 0.8 would refuse (no year of "
+    "RFC 3339) or read as another one",
     "sequence": "a point whose sequence number does not fit the field, or that 0.8 would read as "
     "another one",
     "contradicted": "a later shard has another value under its time and sequence number",

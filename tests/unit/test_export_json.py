@@ -14,8 +14,10 @@ from tests.unit.test_export_line import NAMES, POINTS, Points, same, window_of
 
 
 def survives(*identity: int) -> bool:
-    """Say whether an identity is the same after 0.8 has read it as float64s."""
-    return all(int(float(number)) == number for number in identity)
+    """Say whether an identity is the same after 0.8 has read it as float64s, and a year of RFC
+    3339."""
+    is_year = -62_135_596_800 <= identity[0] // 1_000_000 < 253_402_300_800
+    return is_year and all(int(float(number)) == number for number in identity)
 
 
 @given(series=NAMES, points=POINTS)
@@ -79,7 +81,11 @@ def test_a_line_holds_no_more_than_a_request_should() -> None:
         (1, (1 << 53) + 1, "sequence"),
         (1, (1 << 64) - 1, "sequence"),
         ((1 << 53) + 1, 1, "time"),
+        (1 << 62, 1, "time"),
+        (253_402_300_800_000_000, 1, "time"),
+        (-62_135_596_800_000_064, 1, "time"),
         (1 << 53, 1 << 53, ""),
+        (253_402_300_799_999_968, 1, ""),
         (-(1 << 53), 1 << 63, ""),
     ],
 )
