@@ -131,13 +131,14 @@ def fail(
     env: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run `shardtool *words` with `fault`, or with none; it must not end in a traceback."""
-    strace = ["-f", "-o", str(world.parent / "trace-of-fault")]
+    strace = ["-o", str(world.parent / "trace-of-fault")]
     if fault is None:
-        strace += ["-e", "trace=execve"]
+        strace += ["-f", "-e", "trace=execve"]
     else:
         inject = f"inject={fault.call}:error={fault.errno}:when={fault.number}"
         strace += ["-e", f"trace={fault.call}", "-e", inject]
-        strace += ["-P", fault.path] if fault.path else []
+        # strace counts for each process: a call of the parent's is to fail in no child too.
+        strace += ["-f", "-P", fault.path] if fault.path else []
     done = _run(strace, words, env)
     assert "Traceback" not in done.stderr, (fault, done.stderr)
     assert "mistake in shardtool" not in done.stderr, (fault, done.stderr)
