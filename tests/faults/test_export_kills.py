@@ -20,8 +20,13 @@ from tests.faults.injection import injected
 EACH = [
     *((call, "signal=KILL") for call in ("openat", "write", "fsync", "fchmod", "link", "unlink")),
     ("rename", "signal=KILL"),
-    *(("write", "error=ENOSPC"), ("fsync", "error=EIO"), ("link", "error=EPERM")),
-    *(("rename", "error=EROFS"), ("fchmod", "error=EPERM"), ("openat", "error=EROFS")),
+    *(
+        pytest.param(call, f"error={errno}", marks=pytest.mark.slow)
+        for call, errno in (
+            *(("write", "ENOSPC"), ("fsync", "EIO"), ("link", "EPERM")),
+            *(("rename", "EROFS"), ("fchmod", "EPERM"), ("openat", "EROFS")),
+        )
+    ),
 ]
 
 

@@ -87,6 +87,7 @@ EACH = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("call", "action"), EACH)
 def test_a_first_receipt_is_whole_or_not_there(
     call: str, action: str, original: Path, shardtool: Run, tmp_path: Path
@@ -106,6 +107,7 @@ def test_a_first_receipt_is_whole_or_not_there(
     assert number > 1, f"verify made no {call}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "action"),
     [
@@ -144,6 +146,7 @@ def accepted_or_not(data: Path) -> bool:
     return bool(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "action"),
     [("write", "error=ENOSPC"), ("fsync", "error=EIO")],

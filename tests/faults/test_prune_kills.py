@@ -48,8 +48,17 @@ def contents(listing: Callable[[Path], Listing], shard: Path) -> set[tuple[str, 
     return {(name, entry[4]) for name, entry in listing(shard).items() if name != "."}
 
 
-@pytest.mark.parametrize("errno", ["ENOSPC", "EROFS"])
-@pytest.mark.parametrize("call", ["fsync", "renameat", "unlinkat", "mkdir"])
+@pytest.mark.parametrize(
+    ("call", "errno"),
+    [
+        *(("renameat", "ENOSPC"), ("mkdir", "EROFS")),
+        *(
+            pytest.param(call, errno, marks=pytest.mark.slow)
+            for call in ("fsync", "unlinkat")
+            for errno in ("ENOSPC", "EROFS")
+        ),
+    ],
+)
 def test_an_error_at_any_call_loses_nothing_and_a_rerun_finishes(
     call: str,
     errno: str,
