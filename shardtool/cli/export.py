@@ -13,7 +13,7 @@ from pathlib import Path
 
 from shardtool.cli import exits
 from shardtool.cli.api import add_api
-from shardtool.cli.exported import document_of, show
+from shardtool.cli.exported import document_of, show, warn_of
 from shardtool.cli.lost import opened_seeker
 from shardtool.cli.options import named_shards
 from shardtool.cli.output import Output
@@ -26,7 +26,7 @@ from shardtool.export.columns import NOTHING_KNOWN, Selection
 from shardtool.export.forms import Form
 from shardtool.export.jobs import Jobs
 from shardtool.export.line import Style
-from shardtool.export.run import TORN, Report, export
+from shardtool.export.run import Report, export
 from shardtool.export.target import STDOUT, is_stdout, is_stream, left_of, place_of
 from shardtool.export.work import Job, Outcome, Wanted
 from shardtool.influxdb.catalogue import Catalogue, CatalogueError, read_catalogue
@@ -43,6 +43,9 @@ name only once it is complete.
 What the format can't hold is never changed and never dropped in silence: it
 goes to FILE.left, a JSON line a value, with the reason, and the exit code is 3.
 --left names another file for that; with a stream there is none but this one.
+A column that two series can claim by its name in the shard's index (a `~` in
+one; rescue sends no such) is in the file under the likeliest name; a warning
+and "ambiguous" in --json say so, and the exit code is 3.
 A shard that can't be read ends there; what was read of it and all others are in
 the file, and the exit code is 3.
 
@@ -199,9 +202,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         if not jobs.readable and not jobs.others:
             out.warn("there is no shard to read: the file has no values")
         report = _exported(args, jobs, wanted, first, out)
-    for outcome in report.outcomes:
-        if outcome.word == TORN:
-            out.warn(outcome.detail)
+    warn_of(report, out)
     if out.as_json:
         out.document("export", document_of(report, findings))
     else:

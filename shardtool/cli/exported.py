@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from shardtool.cli.output import Output, safe, short
 from shardtool.export.left import WHY
 from shardtool.export.run import TORN, Report
 from shardtool.export.target import STDOUT, is_stream, left_of
+from shardtool.proof.columns import Name
 from shardtool.proof.prove import Finding
+from shardtool.rescue.points import WHY as NOT_SENT
 from shardtool.words import plural, size
 
 _MOST_TOLD = 8
@@ -30,6 +32,21 @@ def show(report: Report, args: argparse.Namespace, out: Output) -> None:
             tell(f"{plural(report.twice, 'value')} in two shards or more: each went out once")
         _show_mixed(report, tell)
     tell(_summary(report, args))
+
+
+def warn_of(report: Report, out: Output) -> None:
+    """Warn, however little is to be shown, of what nobody can see in the file."""
+    for outcome in report.outcomes:
+        if outcome.word == TORN:
+            out.warn(outcome.detail)
+    guessed = report.guessed
+    for name in guessed[:_MOST_TOLD]:
+        out.warn(
+            f"{short(name.series_text)} {short(name.column)}: is in the file under the likeliest "
+            f"name: {NOT_SENT['ambiguous']}"
+        )
+    if len(guessed) > _MOST_TOLD:
+        out.warn(f"... and {len(guessed) - _MOST_TOLD:,} columns more under the likeliest name")
 
 
 def _printer(out: Output) -> Callable[[str], None]:
@@ -106,8 +123,13 @@ def document_of(report: Report, findings: Mapping[str, Finding] | None) -> dict[
             {"path": file.path, "bytes": file.bytes, "sha256": file.sha256} for file in report.files
         ],
         "left": [{"why": why, "values": count} for why, count in sorted(report.left.items())],
-        "mixed": [
-            {"database": name.database, "series": name.series, "column": name.column}
-            for name in report.mixed
-        ],
+        "mixed": _listed(report.mixed),
+        "ambiguous": _listed(report.guessed),
     }
+
+
+def _listed(columns: Iterable[Name]) -> list[dict[str, str]]:
+    return [
+        {"database": name.database, "series": name.series, "column": name.column}
+        for name in columns
+    ]

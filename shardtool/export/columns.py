@@ -17,22 +17,30 @@ NOTHING_KNOWN = Catalogue(frozenset(), {}, {}, (), (), None, Dropped())
 
 _AFTER = b"\xff" * (VALUE_KEY - ID_BYTES + 1)  # sorts behind all of a column's keys
 
-Namer: TypeAlias = Callable[[bytes], Name]
-
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column that has values in a shard: the 8 bytes that begin its keys, and its name.
+    """A column that has values in a shard.
 
-    One that nobody has a name for is called by its id, with neither database nor series.
+    Args:
+        id: the 8 bytes that begin its keys.
+        name: its name. One that nobody has a name for is called by its id, with neither database
+            nor series.
+        is_sure: whose it is, is certain; else the name is the likeliest of those that its key in
+            the shard's index can mean.
     """
 
     id: bytes
     name: Name
+    is_sure: bool = True
 
     @property
     def is_named(self) -> bool:
         return bool(self.name.database or self.name.series)
+
+
+Namer: TypeAlias = Callable[[bytes], Column]
+"""Makes the column of an id."""
 
 
 @dataclass(frozen=True)
@@ -81,19 +89,25 @@ def columns_of(reader: Reader, namer: Namer, selection: Selection) -> list[Colum
     Raises:
         EngineError: the shard can't be read.
     """
-    found = (Column(column_id, namer(column_id)) for column_id in _ids(reader))
-    wanted = [column for column in found if selection.takes(column)]
+    wanted = [column for column in map(namer, _ids(reader)) if selection.takes(column)]
     return sorted(wanted, key=lambda c: (c.name.database, c.name.series, c.name.column, c.id))
 
 
 def old_namer(reader: Reader, catalogue: Catalogue) -> Namer:
-    """Return what names the columns of an open old shard: its own index.
+    """Return what names the columns of an open old shard: its own index, by the rule of rescue.
 
     Raises:
         EngineError: the index can't be read.
     """
     index = read_index(reader, catalogue)
-    return lambda column_id: index.column(column_id).name
+
+    def namer(column_id: bytes) -> Column:
+        found = index.column(column_id)
+        name = found.owner or found.name
+        is_named = bool(name.database or name.series)
+        return Column(column_id, name, found.owner is not None or not is_named)
+
+    return namer
 
 
 def new_namer(catalogue: Catalogue) -> Namer:
@@ -106,8 +120,8 @@ def new_namer(catalogue: Catalogue) -> Namer:
         if 0 <= number < 1 << 64
     }
 
-    def namer(column_id: bytes) -> Name:
-        return names.get(column_id) or Name("", "", f"#{column_id.hex()}")
+    def namer(column_id: bytes) -> Column:
+        return Column(column_id, names.get(column_id) or Name("", "", f"#{column_id.hex()}"))
 
     return namer
 

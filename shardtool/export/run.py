@@ -88,9 +88,15 @@ class Report:
         return {name: "".join(sorted(found)) for name, found in kinds.items() if len(found) > 1}
 
     @property
+    def guessed(self) -> list[Name]:
+        """Columns that are in the file under the likeliest of several names: two series, or two
+        databases, can claim them."""
+        return list({name: None for outcome in self.outcomes for name in outcome.guessed})
+
+    @property
     def is_whole(self) -> bool:
-        """Every wanted value of every shard is in the file."""
-        return not self.left and not any(outcome.word for outcome in self.outcomes)
+        """Every wanted value of every shard is in the file, and it is certain whose it is."""
+        return not self.left and not any(one.word or one.guessed for one in self.outcomes)
 
 
 def export(

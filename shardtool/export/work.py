@@ -100,6 +100,7 @@ class Outcome:
         word: why it was not read to its end: 'engine-unreadable', 'changing' or 'in-use'.
         detail: what was met, in words.
         twice: how many went out with an earlier shard of the run.
+        guessed: the columns of which it is not certain whose they are.
     """
 
     job: Job
@@ -110,6 +111,7 @@ class Outcome:
     word: str = ""
     detail: str = ""
     twice: int = 0
+    guessed: dict[Name, None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -291,6 +293,8 @@ class _Work:
             del settled
             self._place = place_of(window)
             self._part = begun.part(window)
+            guessed = (part.column.name for part in window.parts if not part.column.is_sure)
+            outcome.guessed.update(dict.fromkeys(guessed))
             del window  # it may be large
             self._send(written)
 

@@ -206,9 +206,10 @@ def test_columns_that_no_index_has_are_found_and_kept_apart() -> None:
     pairs = [(key_of(cell), b"") for cell in cells]
     reader = Memory([(LAST_ID_KEY, b"x"), (bytes(24), b""), *pairs, (b"\xff" * 24, b"")])
 
-    def namer(column_id: bytes) -> Name:
+    def namer(column_id: bytes) -> Column:
         number = int.from_bytes(column_id, "big")
-        return Name("d", "s", "c") if number == 2 else Name("", "", f"#{number}")
+        name = Name("d", "s", "c") if number == 2 else Name("", "", f"#{number}")
+        return Column(column_id, name)
 
     found = columns_of(reader, namer, Selection())
     assert [(column.name.column, column.is_named) for column in found] == [
