@@ -9,8 +9,9 @@ from typing import Any
 
 from shardtool.cli.output import Output, safe, short
 from shardtool.export.left import WHY
-from shardtool.export.run import TORN, Report
+from shardtool.export.run import Report
 from shardtool.export.target import STDOUT, is_stream, left_of
+from shardtool.export.work import NOT_COMPARED, TORN
 from shardtool.proof.columns import Name
 from shardtool.proof.prove import Finding
 from shardtool.rescue.points import WHY as NOT_SENT
@@ -77,9 +78,12 @@ def _summary(report: Report, args: argparse.Namespace) -> str:
         beside = None if is_stream(name) else left_of(name)
         listed = beside if args.left is None else args.left
         parts.append(f"{plural(left, 'value')} left out{f' (see {listed})' if listed else ''}")
-    broken = sum(outcome.word not in ("", TORN) for outcome in report.outcomes)
+    broken = sum(not outcome.is_read for outcome in report.outcomes)
     if broken:
         parts.append(f"{plural(broken, 'shard')} not read to the end")
+    alone = sum(outcome.word == NOT_COMPARED for outcome in report.outcomes)
+    if alone:
+        parts.append(f"{plural(alone, 'shard')} not compared with others of their times")
     torn = sum(outcome.word == TORN for outcome in report.outcomes)
     if torn:
         parts.append(f"{plural(torn, 'shard')} with a log that is cut")

@@ -4,7 +4,8 @@ Shards of one time exist: 0.7 may spread a series at random over several, 0.8 sp
 shard and the new one that it was copied to may go into one file. Points that only differ in their
 shard would replace each other in what reads the file. So a shard is read together with those whose
 times overlap with its own: of these no more than what lies at the times of the window that is on
-its way. Memory holds the window, and a few pairs of theirs.
+its way. Memory holds the window, and a few pairs of theirs. One is opened when there is a window
+that it may have anything of; of very many some are opened each time that they are asked.
 
 One identity (time and sequence number) in several shards is one value. The last shard that has it
 is right, as in rescue; the same content goes out once, with the first shard that has it.
@@ -13,18 +14,27 @@ is right, as in rescue; the same content goes out once, with the first shard tha
 from __future__ import annotations
 
 import dataclasses
+import resource
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 
 from shardtool.export.columns import Column
 from shardtool.export.left import Left
+from shardtool.export.look import Look, series_digest
 from shardtool.export.windows import Choice, Part, Window
 from shardtool.influxdb.engines import EngineError, Pair, Reader
 from shardtool.influxdb.keys import ID_BYTES, VALUE_KEY
 from shardtool.proof.columns import Name
+from shardtool.words import names
 
 _TIME_BYTES = 8
+_ATTEMPTS = 3  # where files vanish
+# Shards that stay open at a time. Each may have its 64 tables open, and some files more.
+_MOST_OPEN = 256
+_FILES, _OTHER_FILES = 80, 200
 _FIRST_STEP, _MOST_STEP = 4, 128  # pairs that are read at a time
 
 
@@ -88,11 +98,75 @@ class Other:
         return pairs if self.choice is None or not pairs else self.choice.among(pairs)
 
 
+class Near:
+    """Another shard of the run, which is opened when it is asked for something."""
+
+    def __init__(
+        self, shard: str, look: Look, opened: Callable[[], AbstractContextManager[Other]]
+    ) -> None:
+        """Begin with it closed.
+
+        Args:
+            shard: its name.
+            look: what it has.
+            opened: opens it; raises EngineError where that can't be done.
+        """
+        self.shard = shard
+        self._look = look
+        self._opened = opened
+        self._other: Other | None = None
+        self._stack = ExitStack()
+
+    @property
+    def is_open(self) -> bool:
+        return self._other is not None
+
+    def may_have(self, series: tuple[str, str], times: Sequence[bytes]) -> bool:
+        """Say whether it may have anything of a series between some times, which are in order."""
+        if not self._look.reaches(times[0], times[-1]):
+            return False
+        return self._digests is None or series_digest(*series) in self._digests
+
+    @cached_property
+    def _digests(self) -> frozenset[bytes] | None:
+        return self._look.digests()
+
+    def ask(self, ask: Callable[[Other], None], *, stays_open: bool) -> None:
+        """Ask it for something, again where files vanish under it, as a running server's do.
+
+        Args:
+            ask: does so; what it did before it fails does no harm when it is done once more.
+            stays_open: it is asked again soon.
+
+        Raises:
+            EngineError: it can't be read.
+        """
+        failure = EngineError("")
+        for _ in range(_ATTEMPTS):
+            try:
+                if self._other is None:
+                    self._other = self._stack.enter_context(self._opened())
+                ask(self._other)
+            except EngineError as error:
+                failure = error
+                self.close()
+                continue
+            if not stays_open:
+                self.close()
+            return
+        raise failure
+
+    def close(self) -> None:
+        """Close it until it is asked again."""
+        self._other = None
+        self._stack.close()
+
+
 class Beside:
     """Compares the windows of a shard with what others of the run have."""
 
-    def __init__(self, others: Sequence[Other], left: Left, *, one_a_time: bool) -> None:
-        """Begin.
+    def __init__(self, others: Sequence[Near], left: Left, *, one_a_time: bool) -> None:
+        """Begin with all of them closed.
 
         Args:
             others: those whose times overlap, in the order of the run.
@@ -101,24 +175,51 @@ class Beside:
         """
         self.twice = 0
         """How many values went out with an earlier shard."""
+        self._failed: dict[str, str] = {}
         self._others = list(others)
         self._left = left
         self._one_a_time = one_a_time
 
     def settled(self, window: Window) -> Window | None:
         """Return a window with what is to go out of it, and what is beside it; None for nothing."""
-        series = window.database, window.series
-        others = [other for other in self._others if series in other.columns]
-        if not others or not window.parts[0].column.is_named:
+        if not self._others or not window.parts[0].column.is_named:
             return window
+        series = window.database, window.series
         times = sorted({_time_of(key) for part in window.parts for key in part.keys})
+        others = [other for other in self._others if other.may_have(series, times)]
+        if not others:
+            return window
         met = _Met(window)
-        for other in others:
+
+        def ask(other: Other) -> None:
+            met.take(other, other.of(series, times))
+
+        room = most_open() - sum(near.is_open for near in self._others)
+        for near in others:
+            room += near.is_open
             try:
-                met.take(other, other.of(series, times))
-            except EngineError:
-                self._others.remove(other)  # what ends its own reading tells of it
+                near.ask(ask, stays_open=room > 0)
+            except EngineError as error:
+                self._failed[near.shard] = str(error)
+                self._others.remove(near)
+            room -= near.is_open
         return self._without(met, window)
+
+    @property
+    def trouble(self) -> str:
+        """Which shards could not be compared with to the end, in words; '' for none."""
+        if not self._failed:
+            return ""
+        return (
+            f"could not be compared with {names(self._failed)}: points of one time may replace "
+            "each other in what reads the file, and a value may be in it twice: "
+            f"{next(iter(self._failed.values()))}"
+        )
+
+    def close(self) -> None:
+        """Close what is open."""
+        for near in self._others:
+            near.close()
 
     def _without(self, met: _Met, window: Window) -> Window | None:
         parts = []
@@ -194,6 +295,14 @@ class _Met:
                 for key, stored in zip(part.keys, part.values, strict=True)
             }
         return self._own[column]
+
+
+def most_open() -> int:
+    """Return how many shards may stay open beside the one that is read."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return _MOST_OPEN
+    return max(0, min(_MOST_OPEN, (limit - _OTHER_FILES) // _FILES))
 
 
 def _time_of(key: bytes) -> bytes:

@@ -55,7 +55,7 @@ class FieldTypes:
 
     def settle(self, name: Name, kind: str) -> str:
         """Return the type that a field has; it is `kind` if nothing of it is in the file yet."""
-        digest = _digest(name)
+        digest = digest_of(name.database, name.series, name.column)
         known = self._known.get(digest) or self._found.get(digest)
         if known is not None:
             return known
@@ -73,7 +73,7 @@ class FieldTypes:
         return news
 
 
-def _digest(name: Name) -> bytes:
-    parts = (name.database, name.series, name.column)
+def digest_of(*parts: str) -> bytes:
+    """Return 16 bytes that stand for a name of several parts."""
     content = _SEPARATOR.join(part.encode("utf-8", "surrogateescape") for part in parts)
     return hashlib.blake2b(content, digest_size=_DIGEST).digest()

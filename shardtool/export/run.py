@@ -24,6 +24,7 @@ from shardtool.export.look import Look
 from shardtool.export.parquet import Sink, arrow
 from shardtool.export.target import Target, Written, is_stream, left_of, taken
 from shardtool.export.work import (
+    TORN,
     Chunk,
     Job,
     Neighbour,
@@ -35,9 +36,6 @@ from shardtool.export.work import (
 from shardtool.proof.children import Children, Died, Tell
 from shardtool.proof.columns import Name
 from shardtool.words import names
-
-TORN = "torn-log"
-"""An Outcome's word for a shard with a log that ends in the midst of a record."""
 
 Answer = TypeVar("Answer")
 Progress: TypeAlias = Callable[[Job, int, float], None]
@@ -188,8 +186,10 @@ def _of_death(job: Job, end: Died) -> str:
 
 def _note_torn(outcome: Outcome, look: Look) -> None:
     """Say of a shard that was read to its end that this may not be the end."""
-    if look.torn and not outcome.word:
-        outcome.word, outcome.detail = TORN, "; ".join(look.torn)
+    if look.torn and outcome.is_read:
+        # One word has room; the other one is in its words.
+        outcome.word = outcome.word or TORN
+        outcome.detail = "; ".join([*filter(None, [outcome.detail]), *look.torn])
 
 
 def _answer(children: Children[Job, Answer], job: Job) -> Answer | Died:
@@ -226,16 +226,16 @@ def _failed(jobs: Sequence[Job], looks: Mapping[Path, Look]) -> dict[Path, Outco
 def _neighbours(
     job: Job, jobs: Sequence[Job], looks: Mapping[Path, Look], done: Sequence[Outcome]
 ) -> list[Neighbour]:
-    """Return the other shards with values of the same times as a shard, which comes after those
-    that are done."""
-    own = looks[job.path]
+    """Return the other shards with values of the same series and times as a shard, which comes
+    after those that are done."""
+    overlap = looks[job.path].overlaps()
     found = []
     for place, other in enumerate(jobs):
         look = looks.get(other.path)
-        if place != len(done) and look is not None and own.overlaps(look):
+        if place != len(done) and look is not None and overlap(look):
             is_later = place > len(done)
-            is_whole = not is_later and done[place].word in ("", TORN)
-            found.append(Neighbour(other, is_later, is_whole))
+            is_whole = not is_later and done[place].is_read
+            found.append(Neighbour(other, is_later, is_whole, look))
     return found
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from shardtool.export.beside import Beside, Other
+from shardtool.export.beside import Beside, Near, Other
 from shardtool.export.columns import (
     Column,
     Namer,
@@ -21,7 +21,7 @@ from shardtool.export.fieldtypes import NOTHING_WRITTEN, FieldTypes
 from shardtool.export.forms import Form, writer_of
 from shardtool.export.left import Left
 from shardtool.export.line import Style
-from shardtool.export.look import Begun, Look, databases_of, times_of
+from shardtool.export.look import Begun, Look, databases_of, series_of, times_of
 from shardtool.export.windows import Choice, Place, place_of, windows
 from shardtool.influxdb.catalogue import Catalogue
 from shardtool.influxdb.engines import (
@@ -35,6 +35,12 @@ from shardtool.proof.children import Tell
 from shardtool.proof.columns import Name
 from shardtool.proof.state import state_of
 from shardtool.words import names
+
+TORN = "torn-log"
+"""An Outcome's word for a shard with a log that ends in the midst of a record."""
+NOT_COMPARED = "not-compared"
+"""An Outcome's word for a shard that is in the file, or listed, to its end, and that could not be
+compared with another of the same times."""
 
 _ATTEMPTS = 3  # without a step forward, where files vanish under the reader
 _TIME_BYTES = 8
@@ -97,7 +103,8 @@ class Outcome:
         left: how many could not go out, by a word of left.WHY.
         kinds: of each column that holds values of other types than the file has of it, in line
             protocol: letters of fieldtypes.type_of, that of the file first.
-        word: why it was not read to its end: 'engine-unreadable', 'changing' or 'in-use'.
+        word: why it was not read to its end: 'engine-unreadable', 'changing' or 'in-use'; or
+            NOT_COMPARED.
         detail: what was met, in words.
         twice: how many went out with an earlier shard of the run.
         guessed: the columns of which it is not certain whose they are.
@@ -113,6 +120,11 @@ class Outcome:
     twice: int = 0
     guessed: dict[Name, None] = field(default_factory=dict)
 
+    @property
+    def is_read(self) -> bool:
+        """All that it has is in the file, or listed, as far as anybody can see."""
+        return self.word in ("", TORN, NOT_COMPARED)
+
 
 @dataclass(frozen=True)
 class Neighbour:
@@ -122,11 +134,13 @@ class Neighbour:
         job: the shard.
         is_later: it is written after the one at hand.
         is_whole: all of it is in the file already, or listed.
+        look: what it has.
     """
 
     job: Job
     is_later: bool
     is_whole: bool
+    look: Look
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +194,8 @@ def _look(job: Job, wanted: Wanted, scratch: Path, times: bool) -> Look:
         every = columns_of(reader, _namer(job, reader, wanted), replace(selection, series=None))
         columns = [c for c in every if selection.takes(c) and (choice is None or choice.has(c))]
         found = times_of(reader, columns, selection) if times else None
-    return Look(databases_of(columns), databases_of(every), found, tuple(torn))
+        series = series_of(columns) if times else None
+    return Look(databases_of(columns), databases_of(every), found, series, tuple(torn))
 
 
 def export_shard(
@@ -211,29 +226,32 @@ def export_shard(
                 choice = _choice(job, wanted, own)
                 work.read(own.enter_context(_opened(job, scratch)), choice)
 
-        others = [_other(one, wanted, scratch, stack) for one in neighbours]
-        work.is_beside([other for other in others if other is not None])
+        if neighbours:
+            nears = [_near(one, wanted, scratch) for one in neighbours]
+            stack.enter_context(closing(work.is_beside(nears)))
         return work.ended(*_in_attempts(job, attempt))
 
 
-def _other(one: Neighbour, wanted: Wanted, scratch: Path, stack: ExitStack) -> Other | None:
-    """Open another shard of the run; None where it can't be read, of which its own end tells."""
-    opened: list[Other] = []
+def _near(one: Neighbour, wanted: Wanted, scratch: Path) -> Near:
+    return Near(one.job.name, one.look, lambda: _other(one, wanted, scratch))
 
-    def attempt() -> None:
-        with ExitStack() as own:
-            choice = _choice(one.job, wanted, own)
-            reader = own.enter_context(_opened(one.job, scratch))
-            columns: dict[tuple[str, str], list[Column]] = {}
-            for column in columns_of(reader, _namer(one.job, reader, wanted), wanted.selection):
-                if column.is_named and (choice is None or choice.has(column)):
-                    series = column.name.database, column.name.series
-                    columns.setdefault(series, []).append(column)
-            opened.append(Other(reader, columns, choice, one.is_later, one.is_whole))
-            stack.push(own.pop_all())
 
-    _in_attempts(one.job, attempt)
-    return opened[0] if opened else None
+@contextmanager
+def _other(one: Neighbour, wanted: Wanted, scratch: Path) -> Iterator[Other]:
+    """Open another shard of the run.
+
+    Raises:
+        EngineError: it can't be read.
+    """
+    with ExitStack() as own:
+        choice = _choice(one.job, wanted, own)
+        reader = own.enter_context(_opened(one.job, scratch))
+        columns: dict[tuple[str, str], list[Column]] = {}
+        for column in columns_of(reader, _namer(one.job, reader, wanted), wanted.selection):
+            if column.is_named and (choice is None or choice.has(column)):
+                series = column.name.database, column.name.series
+                columns.setdefault(series, []).append(column)
+        yield Other(reader, columns, choice, one.is_later, one.is_whole)
 
 
 def _in_attempts(job: Job, attempt: Callable[[], None]) -> tuple[str, str]:
@@ -298,12 +316,12 @@ class _Work:
             del window  # it may be large
             self._send(written)
 
-    def is_beside(self, others: Sequence[Other]) -> None:
-        """Take other shards of the run into account."""
-        if others:
-            style = self._wanted.style
-            one_a_time = self._wanted.form == "line" and style.sequence in ("field", "none")
-            self._beside = Beside(others, self._left, one_a_time=one_a_time)
+    def is_beside(self, others: Sequence[Near]) -> Beside:
+        """Take other shards of the run into account; return what has them open."""
+        style = self._wanted.style
+        one_a_time = self._wanted.form == "line" and style.sequence in ("field", "none")
+        self._beside = Beside(others, self._left, one_a_time=one_a_time)
+        return self._beside
 
     def _of_the_database(self, columns: list[Column], choice: Choice | None) -> list[Column]:
         """Return those of the only database that may be in the file; note what others there are."""
@@ -325,6 +343,8 @@ class _Work:
             )
         if self._beside is not None:
             self._outcome.twice = self._beside.twice
+            if not word and (trouble := self._beside.trouble):
+                word, detail = NOT_COMPARED, f"{self._outcome.job.path}: {trouble}"
         self._send(self._writer.rest(), at_once=True)
         self._outcome.word, self._outcome.detail = word, detail
         return self._outcome

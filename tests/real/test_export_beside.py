@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import resource
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from line_protocol_parser import parse_line
 
 from fixtures import Node, Row, read
-from shardtool.export import work
+from shardtool.export import beside, work
+from shardtool.export.beside import Other
 from shardtool.export.columns import NOTHING_KNOWN, Column, Selection
 from shardtool.export.forms import Form
 from shardtool.export.line import Sequences, Style
@@ -202,3 +204,78 @@ def test_keys_of_another_length_at_a_wanted_time_end_only_their_own_shard(tmp_pa
     node.old[2].store.write([(key[:16] + bytes([0] * 8 + [n]), value) for n in range(6)])
     report, *_ = exported(jobs, tmp_path / "x.line", "line")
     assert [(o.word, o.values) for o in report.outcomes] == [("", 1), ("engine-unreadable", 0)]
+
+
+@pytest.mark.parametrize(("failures", "word"), [(1, ""), (100, "not-compared")])
+def test_a_neighbour_that_fails_is_opened_again_or_told(
+    failures: int, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = Other._near
+    left = [failures]
+
+    def failing(other: Other, *words: Any) -> Any:
+        if other.is_later and left[0]:
+            left[0] -= 1
+            raise EngineError("a table is not there")
+        return near(other, *words)
+
+    monkeypatch.setattr(Other, "_near", failing)
+    points = {(shard, "a", time, shard): 1.5 for shard in (1, 2) for time in range(10)}
+    report, text, _ = written(points, tmp_path, "line")
+    assert [(o.word, o.values) for o in report.outcomes] == [(word, 10), ("", 10)]
+    assert ("a table is not there" in report.outcomes[0].detail) == bool(word)
+    assert report.is_whole == (not word)
+    assert text.count("sequence_number=") == (10 if word else 20)
+
+
+def test_shards_without_a_common_series_or_a_common_time_are_not_opened_beside_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unexpected(*words: Any) -> Any:
+        raise EngineError("opened")
+
+    monkeypatch.setattr(work, "_other", unexpected)
+    node = Node(tmp_path / "data")
+    jobs = []
+    for number, series, times in ((1, "a", (1, 9)), (2, "b", (1, 9)), (3, "a", (4, 5))):
+        rows = [Row("test", series, "v", time, number, 1.5) for time in times]
+        node.old_shard(number, rows=rows)
+        jobs.append(Job(node.shard_db / f"{number:05d}", "leveldb", is_new=False, size=1000))
+    report, *_ = exported(jobs[:2], tmp_path / "x.line", "line")
+    assert [outcome.word for outcome in report.outcomes] == ["", ""]
+    report, *_ = exported(jobs, tmp_path / "y.line", "line")
+    assert [outcome.word for outcome in report.outcomes] == ["not-compared", "", "not-compared"]
+
+
+@pytest.mark.parametrize("room", [0, 1, 256])
+def test_of_very_many_shards_few_are_open(
+    room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = work._other
+    now = [0]
+
+    @contextmanager
+    def counted(*words: Any) -> Iterator[Other]:
+        now[0] += 1
+        if now[0] > max(room, 1) + 1:
+            raise EngineError("too many")
+        with opened(*words) as other:
+            yield other
+        now[0] -= 1
+
+    monkeypatch.setattr(work, "_other", counted)
+    monkeypatch.setattr(beside, "most_open", lambda: room)
+    points = {(shard, "a", time, shard): 1.5 for shard in (1, 2, 3, 4) for time in range(10)}
+    report, text, _ = written(points, tmp_path, "line")
+    assert [(o.word, o.values) for o in report.outcomes] == [("", 10)] * 4
+    assert text.count("sequence_number=") == 40
+
+
+@pytest.mark.parametrize(
+    ("limit", "most"), [(100, 0), (1024, 10), (1 << 20, 256), (resource.RLIM_INFINITY, 256)]
+)
+def test_how_many_are_open_goes_by_how_many_files_may_be(
+    limit: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    assert beside.most_open() == most
