@@ -104,7 +104,8 @@ def _chosen(
     old = {shard.name: shard for shard in inventory.old or ()}
     named = named_shards(args.shards, old, layout)
     if named is None:
-        marked = [s for s in old.values() if s.marker.present or s.kind == "symlink"]
+        # Of what can't be looked at nobody knows whether it is marked.
+        marked = [s for s in old.values() if s.marker.present or s.error or s.kind == "symlink"]
         readable = tuple(shard for shard in marked if is_readable(shard))
         return readable, tuple(s.name for s in marked if not is_readable(s))
     for name in sorted(named):

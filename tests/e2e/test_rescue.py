@@ -19,6 +19,7 @@ from fixtures.encode import Row
 from tests.conftest import COMMAND, REPOSITORY, Listing, Run
 from tests.e2e.proof_world import document, events, expected, not_ours, one_line, verdicts, verify
 from tests.e2e.rescue_world import AT, LATER, PASSWORD, lossy, rescue, sent, served
+from tests.faults.injection import injected
 
 Capture = Callable[[str], Path]
 
@@ -389,6 +390,26 @@ def test_marked_shards_that_can_not_be_read_are_no_success(tmp_path: Path, shard
         )
     found = document(done)
     assert (done.returncode, found["sent"], found["unread"]) == (3, 1, ["00002"])
+
+
+@pytest.mark.usefixtures("strace")
+def test_a_shard_that_can_not_even_be_looked_at_is_no_success(
+    tmp_path: Path, shardtool: Run
+) -> None:
+    node = lossy(tmp_path / "data", [Row("test", "a~b", "v", AT, 10_001, 1)])
+    shard = node.shard_db / "00001"
+    with served(node) as (url, _):
+        words = ("--data", node.path, "rescue", "--api", url, "--yes", "--json", "--user", "root")
+        password = tmp_path / "password"
+        password.write_text("root")
+        came, done = injected(
+            (*words, "--password-file", password),
+            tmp_path / "trace",
+            *("newfstatat", 1, "error=EIO"),
+            options=("-f", "-P", shard),
+        )
+    assert came
+    assert (done.returncode, document(done)["unread"]) == (3, ["00001"])
 
 
 def test_a_database_that_can_not_be_made_does_not_stop_the_others(
