@@ -22,7 +22,7 @@ from shardtool.export.forms import Form
 from shardtool.export.line import header
 from shardtool.export.look import Look
 from shardtool.export.parquet import Sink, arrow
-from shardtool.export.target import Target, Written, is_stream, left_of, taken
+from shardtool.export.target import Target, Written, is_stream, left_of, place_of, taken
 from shardtool.export.work import (
     TORN,
     Chunk,
@@ -284,7 +284,8 @@ class _Files:
     def __init__(self, name: str, form: Form, *, force: bool, left: str | None) -> None:
         self._force = force
         self._is_named = left is not None
-        self._list = left if left is not None else None if is_stream(name) else left_of(name)
+        self._stale = None if is_stream(name) else left_of(name)
+        self._list = left if left is not None else self._stale
         self._left: Target | None = None
         if self._list is not None and not self._is_named:
             _check_list(self._list, force=force)
@@ -331,18 +332,26 @@ class _Files:
         self._target.finish()
         if self._left is None:
             written = [self._target.publish()]
-            if self._list is not None and self._force:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._list)  # of the file that was replaced
-            return written
-        self._left.finish()
-        left = self._left.publish()
-        try:
-            return [self._target.publish(), left]
-        except BaseException:
-            if not self._target.is_named:
-                self._left.withdraw()
-            raise
+        else:
+            self._left.finish()
+            left = self._left.publish()
+            try:
+                written = [self._target.publish(), left]
+            except BaseException:
+                if not self._target.is_named:
+                    self._left.withdraw()
+                raise
+        self._remove_stale()
+        return written
+
+    def _remove_stale(self) -> None:
+        """Remove the list of the file that was replaced, which would read as this one's."""
+        if not self._force or self._stale is None:
+            return
+        if self._left is not None and self._left.place == place_of(self._stale, follows=False):
+            return
+        with contextlib.suppress(IsADirectoryError, FileNotFoundError):
+            os.unlink(self._stale)
 
 
 def _check_list(name: str, *, force: bool) -> None:

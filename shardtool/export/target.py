@@ -171,6 +171,11 @@ class Target:
         self._discard()
 
     @property
+    def place(self) -> Path:
+        """Where the file will lie, whatever links lead there."""
+        return self._final
+
+    @property
     def file(self) -> BinaryIO:
         """What compresses and counts, as a file."""
         return cast(BinaryIO, self._file)

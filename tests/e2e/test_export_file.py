@@ -301,3 +301,26 @@ def test_words_that_do_nothing_are_refused(
     done = shardtool("--data", kinds.path, "export", *words, cwd=tmp_path)
     one_line(done, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_the_list_of_a_file_that_is_replaced_goes_wherever_the_new_one_is(
+    shardtool: Run, tmp_path: Path
+) -> None:
+    node = Node(tmp_path / "data")
+    node.old_shard(
+        1, rows=[Row("test", "cpu", "v", n, n, value) for n, value in enumerate([1.5, math.nan])]
+    )
+    file, stale, other = (tmp_path / name for name in ("out.lp", "out.lp.left", "other"))
+    export(shardtool, node.path, "--to", file, code=3)
+    assert stale.exists()
+    export(shardtool, node.path, "--to", file, "--left", other, "--force", code=3)
+    assert not stale.exists()
+    assert other.exists()
+    (tmp_path / "link").symlink_to(stale)
+    for name in (stale, tmp_path / "link"):
+        export(shardtool, node.path, "--to", file, "--left", name, "--force", code=3)
+        assert stale.read_text() == other.read_text()
+    stale.unlink()
+    stale.mkdir()
+    export(shardtool, node.path, "--to", file, "--left", other, "--force", code=3)
+    assert stale.is_dir()
