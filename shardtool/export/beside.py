@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 from shardtool.export.columns import Column
 from shardtool.export.left import Left
@@ -29,6 +30,9 @@ from shardtool.influxdb.engines import EngineError, Pair, Reader
 from shardtool.influxdb.keys import ID_BYTES, VALUE_KEY
 from shardtool.proof.columns import Name
 from shardtool.words import names
+
+Sayable: TypeAlias = Callable[[Name, bytes, bytes], bool]
+"""Says of a column's name, a key without its id and what is stored whether it can go out."""
 
 _TIME_BYTES = 8
 _ATTEMPTS = 3  # where files vanish
@@ -165,13 +169,14 @@ class Near:
 class Beside:
     """Compares the windows of a shard with what others of the run have."""
 
-    def __init__(self, others: Sequence[Near], left: Left, *, one_a_time: bool) -> None:
+    def __init__(self, others: Sequence[Near], left: Left, one_a_time: Sayable | None) -> None:
         """Begin with all of them closed.
 
         Args:
             others: those whose times overlap, in the order of the run.
             left: takes what can't go out.
-            one_a_time: of a series' points of one time only the first goes out.
+            one_a_time: of a series' points of one time only the first goes out that has any value
+                of which this says that it can; None where all do.
         """
         self.twice = 0
         """How many values went out with an earlier shard."""
@@ -189,7 +194,7 @@ class Beside:
         others = [other for other in self._others if other.may_have(series, times)]
         if not others:
             return window
-        met = _Met(window)
+        met = _Met(window, self._one_a_time)
 
         def ask(other: Other) -> None:
             met.take(other, other.of(series, times))
@@ -250,19 +255,20 @@ class Beside:
         if place in met.twice:
             return "twice"
         first, _ = met.points.get(suffix[:_TIME_BYTES], (suffix, suffix))
-        return "same-time" if self._one_a_time and first < suffix else ""
+        return "same-time" if self._one_a_time is not None and first < suffix else ""
 
 
 class _Met:
     """What others have at a window's times, as far as it matters.
 
     Attributes:
-        points: of times, the first and the last point.
+        points: of times, the first and the last point that counts.
         contradicted: values, by column and point, of which the last shard has another content.
         twice: those that are in the file with the same content.
     """
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window, counts: Sayable | None) -> None:
+        self._counts = counts
         self.points: dict[bytes, tuple[bytes, bytes]] = {}
         self.contradicted: set[tuple[str, bytes]] = set()
         self.twice: set[tuple[str, bytes]] = set()
@@ -275,8 +281,9 @@ class _Met:
         """Take what another shard has; the later ones come last."""
         for name, (key, stored) in found:
             point = key[ID_BYTES:]
-            first, last = self.points.get(point[:_TIME_BYTES], (point, point))
-            self.points[point[:_TIME_BYTES]] = min(first, point), max(last, point)
+            if self._counts is None or self._counts(name, point, stored):
+                first, last = self.points.get(point[:_TIME_BYTES], (point, point))
+                self.points[point[:_TIME_BYTES]] = min(first, point), max(last, point)
             mine = self._stored(name.column).get(point)
             if mine is None:
                 continue

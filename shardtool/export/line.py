@@ -22,6 +22,7 @@ from shardtool.export.rivals import Later, leave_other_types
 from shardtool.export.values import NoValueError, Texts, Value
 from shardtool.export.windows import Part, Window, sharing
 from shardtool.influxdb.keys import time_and_sequence, time_bytes, time_of
+from shardtool.proof.columns import Name
 
 Sequences: TypeAlias = Literal["auto", "tag", "field", "none"]
 
@@ -115,6 +116,21 @@ class Line:
     def rest(self) -> tuple[bytes, int, int]:
         """Return what `written` kept for later, as it does: nothing."""
         return b"", 0, 0
+
+    def can_say(self, name: Name, point: bytes, stored: bytes) -> bool:
+        """Say whether a value can be in a file at all, whatever else is in it.
+
+        Args:
+            name: its column.
+            point: its key without the column id.
+            stored: what is stored.
+        """
+        measurement, trouble = _measurement(name.series)
+        if trouble or self._trouble_with(name.column, len(measurement.encode())):
+            return False
+        if self._style.sequence == "field" and point[_TIME_BYTES:] >= _SEQUENCE_END:
+            return False
+        return not isinstance(self._texts.of([stored])[0], NoValueError)
 
     def _leave(self, cells: Cells, window: Window) -> None:
         """Leave what no line can say or identify."""

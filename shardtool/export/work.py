@@ -20,7 +20,7 @@ from shardtool.export.columns import (
 from shardtool.export.fieldtypes import NOTHING_WRITTEN, FieldTypes
 from shardtool.export.forms import Form, writer_of
 from shardtool.export.left import Left
-from shardtool.export.line import Style
+from shardtool.export.line import Line, Style
 from shardtool.export.look import Begun, Look, databases_of, series_of, times_of
 from shardtool.export.windows import Choice, Place, place_of, windows
 from shardtool.influxdb.catalogue import Catalogue
@@ -318,9 +318,10 @@ class _Work:
 
     def is_beside(self, others: Sequence[Near]) -> Beside:
         """Take other shards of the run into account; return what has them open."""
-        style = self._wanted.style
-        one_a_time = self._wanted.form == "line" and style.sequence in ("field", "none")
-        self._beside = Beside(others, self._left, one_a_time=one_a_time)
+        writer, one_a_time = self._writer, None
+        if isinstance(writer, Line) and self._wanted.style.sequence in ("field", "none"):
+            one_a_time = writer.can_say
+        self._beside = Beside(others, self._left, one_a_time)
         return self._beside
 
     def _of_the_database(self, columns: list[Column], choice: Choice | None) -> list[Column]:

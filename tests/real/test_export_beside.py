@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 import tempfile
 from collections import Counter
@@ -279,3 +280,15 @@ def test_how_many_are_open_goes_by_how_many_files_may_be(
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
     assert beside.most_open() == most
+
+
+@pytest.mark.parametrize("sequence", ["none", "field"])
+@pytest.mark.parametrize("shards", [(1, 2), (2, 1)])
+def test_a_point_that_can_not_go_out_is_in_no_way_of_another_shards(
+    sequence: Sequences, shards: tuple[int, int], tmp_path: Path
+) -> None:
+    points = {(shards[0], "a", 5, 1): math.nan, (shards[1], "a", 5, 2): 2.5}
+    report, text, left = written(points, tmp_path, "line", sequence)
+    assert report.values == 1
+    assert "a=2.5" in text
+    assert [one["why"] for one in left] == ["number"]
