@@ -90,8 +90,10 @@ in one file can be seen to share its time.
 
 A value that several of the shards have (old ones and the new ones that they
 were copied to, say) goes out once; where their contents differ, the last
-shard's goes out, new ones being later than old ones, and the others go to
-FILE.left.
+shard's goes out (of two that with the larger number, new ones being later than
+old ones), and the others go to FILE.left. Where a shard can't be compared with
+another of the same series and times, it is told as not-compared, and the exit
+code is 3.
 
 examples:
   shardtool export --database test --to test.lp.gz
@@ -139,7 +141,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--left", metavar="FILE", help="the list of what can't go out (default: FILE.left)"
     )
-    parser.add_argument("--force", action="store_true", help="replace FILE if it is there")
+    parser.add_argument(
+        "--force", action="store_true", help="replace FILE, and FILE.left, if they are there"
+    )
     parser.add_argument("--format", choices=("line", "json", "parquet"), help="see below")
     parser.add_argument(
         "--database", action="append", default=[], metavar="DB", help="only this one; repeatable"
