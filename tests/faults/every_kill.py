@@ -49,6 +49,7 @@ class World:
         promised: asserts what has reached the disk once the command has ended well.
         unsynced: names in `root` of what a server has written there and not synced.
         env: more for the environment.
+        put_back: says whether anything was put back that a next run takes.
     """
 
     root: Path
@@ -63,6 +64,7 @@ class World:
     promised: Callable[[], None] = nothing
     unsynced: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    put_back: Callable[[], bool] = lambda: False
 
     def fresh(self) -> None:
         """Make `root` what it is before the command is run."""

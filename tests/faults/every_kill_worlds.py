@@ -168,7 +168,11 @@ def proven(tmp_path: Path, run: Run) -> World:
     def rerun(more: Words) -> None:
         assert prune(run, data, "--yes")["failed"] == []
 
-    return World(data, start, words, holds.laws, rerun, holds.outcome, code=3)
+    def put_back() -> bool:
+        return any(one["event"] == "put-back" for one in records(data))
+
+    laws, outcome = holds.laws, holds.outcome
+    return World(data, start, words, laws, rerun, outcome, code=3, put_back=put_back)
 
 
 def proven_by_what_is_not_synced(tmp_path: Path, run: Run) -> World:

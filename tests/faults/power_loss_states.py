@@ -97,7 +97,12 @@ def cut_the_power_everywhere(
             if number in again:
                 world.rerun(())
                 held(world.laws)
-                assert held(world.outcome) == wanted
+                if world.put_back():
+                    # In a tree that was built anew no receipt holds: what was whole in the trash
+                    # is put back, and the next run takes it.
+                    world.rerun(())
+                ended = held(world.outcome)
+                assert ended == wanted, (ended, wanted)
 
 
 def _in_words(disk: Disk, point: int, kept: tuple[Change, ...], shapes: dict[Node, str]) -> str:
