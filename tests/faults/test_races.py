@@ -188,11 +188,12 @@ def test_restore_touches_nothing_through_a_link_that_is_swapped_in(
     data, store, swaps = public_path / "data", public_path / "store", 0
     renewed(original, data)
     assert shardtool("--data", data, "backup", "-q", "--to", store).returncode == 0
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
         renewed(original, data)
         damage(data)
         link = link_of_nobody(data / "other", outside.path)
-        with racing(racer, "within", data, link) as race:
+        # Where db, raft and wal themselves lead, shardtool goes: they may be an operator's links.
+        with racing(racer, "within", data / ("db", "raft", "wal")[number % 3], link) as race:
             done = shardtool("--data", data, "restore", "--yes", "-q", "--store", store)
         swaps += race.swaps
         assert "Traceback" not in done.stderr
