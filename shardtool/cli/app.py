@@ -78,15 +78,24 @@ def main() -> int:
         code = exits.INTERRUPTED  # while something else was being told
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it is over: the code stands
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        # The interpreter must not try again when it exits, and say so in its own words.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    error = _flush(sys.stdout)
+    if error is not None:
         if code == exits.DONE and not isinstance(error, BrokenPipeError):
             _tell(reason_of(error), exits.FAILED)
-        return code or exits.FAILED
+        code = code or exits.FAILED
+    _flush(sys.stderr)  # where it can't be written there is nobody to tell
     return code
+
+
+def _flush(stream: TextIO) -> OSError | None:
+    """Write what a stream holds; return why that failed. Nothing of it is tried again: the
+    interpreter would when it exits, say so in its own words and end with a code of its own."""
+    try:
+        stream.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return error
+    return None
 
 
 def _nowhere() -> TextIO:

@@ -143,7 +143,7 @@ def test_where_stderr_is_full_the_exit_code_still_tells(
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
             [*COMMAND, "--data", str(tmp_path / "nowhere"), *words],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": ""},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=full,
