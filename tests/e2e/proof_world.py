@@ -83,6 +83,17 @@ def receipts(data: Path) -> list[str]:
     return sorted(os.listdir(proofs)) if proofs.is_dir() else []
 
 
+def sound_receipts(data: Path) -> dict[str, Any]:
+    """Assert that each receipt under its name is whole; return them by shard."""
+    found = {}
+    for name in receipts(data):
+        if not name.startswith("."):
+            content = json.loads((data / "db/.shardtool/proofs" / name).read_text())
+            assert content["schema"] == "shardtool/receipt/1"
+            found[name[:5]] = content
+    return found
+
+
 def events(data: Path, event: str) -> list[dict[str, Any]]:
     """Return the journal's records of one kind."""
     records = Journal(find_layout(str(data), None, {})).read().records

@@ -18,7 +18,15 @@ from fixtures.server import serve
 from shardtool.datadir.layout import find_layout
 from shardtool.journal import Journal
 from tests.conftest import Run
-from tests.e2e.proof_world import document, in_trash, old_shards, prune, receipts, verify
+from tests.e2e.proof_world import (
+    document,
+    in_trash,
+    old_shards,
+    prune,
+    receipts,
+    sound_receipts,
+    verify,
+)
 from tests.faults.every_kill import Words, World
 from tests.faults.injection import injected
 from tests.real.snapshot_world import state
@@ -240,17 +248,6 @@ def put_back(tmp_path: Path, run: Run) -> World:
 
 
 # -- verify, accept, rescue --
-
-
-def sound_receipts(data: Path) -> dict[str, Any]:
-    """Assert that each receipt under its name is whole; return them by shard."""
-    found = {}
-    for name in receipts(data):
-        if not name.startswith("."):
-            content = json.loads((data / "db/.shardtool/proofs" / name).read_text())
-            assert content["schema"] == "shardtool/receipt/1"
-            found[name[:5]] = content
-    return found
 
 
 class Untouched:

@@ -6,7 +6,6 @@ same state as an uninterrupted run. (Kills are in test_every_kill.)
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from tests.e2e.proof_world import (
     events,
     old_shards,
     prune,
-    receipts,
+    sound_receipts,
     verdicts,
     verify,
 )
@@ -63,17 +62,6 @@ def fresh(original: Path, data: Path) -> Path:
     return data
 
 
-def sound(data: Path) -> dict[str, Any]:
-    """Assert that each receipt is whole; return them by shard."""
-    found = {}
-    for name in receipts(data):
-        if not name.startswith("."):
-            content = json.loads((data / "db/.shardtool/proofs" / name).read_text())
-            assert content["schema"] == "shardtool/receipt/1"
-            found[name[:5]] = content
-    return found
-
-
 def same(shards: dict[str, Any]) -> None:
     """Assert that verify says of the node what is so."""
     assert verdicts(shards) == {"00001": "incomplete", "00002": "proven"}
@@ -99,10 +87,10 @@ def test_a_first_receipt_is_whole_or_not_there(
         came = struck(fresh(original, data), call, number, action, "verify", "-q")
         if not came:
             break
-        sound(data)
+        sound_receipts(data)
         assert old_shards(data) == ["00001", "00002"]
         same(verify(shardtool, data))
-        assert set(sound(data)) == {"00001", "00002"}
+        assert set(sound_receipts(data)) == {"00001", "00002"}
         assert not (data / "db/.shardtool/journal").exists()
     assert number > 1, f"verify made no {call}"
 
@@ -123,10 +111,10 @@ def test_a_receipt_of_before_is_never_lost(
         number += 1
         fresh(original, data)
         verify(shardtool, data)
-        before = sound(data)
+        before = sound_receipts(data)
         if not struck(data, call, number, action, "verify", "--again", "-q"):
             break
-        after = sound(data)
+        after = sound_receipts(data)
         assert set(after) == {"00001", "00002"}
         for name, content in after.items():
             # The old one or a whole new one: both hold.
