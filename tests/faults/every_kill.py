@@ -7,14 +7,17 @@ killed run can leave behind.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from shardtool.datadir.layout import find_layout
+from shardtool.journal import Journal
 from tests.faults.injection import killed_at, recorded
 from tests.faults.injection_calls import Call
 
@@ -28,6 +31,27 @@ def _no_session() -> AbstractContextManager[Words]:
 
 def nothing() -> None:
     """Do nothing."""
+
+
+def contents(directory: Path) -> dict[str, str]:
+    """Return what is in each file below a directory, as a digest, by its path in it."""
+    return {
+        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in directory.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+def records(data: Path) -> list[dict[str, Any]]:
+    """Return the journal's records; only its last line may be torn, or one that was closed."""
+    journal = Journal(find_layout(str(data), None, {}))
+    history = journal.read()
+    if history.damaged:
+        lines = journal.path.read_bytes().split(b"\n")
+        for number in history.damaged:
+            is_last = number == len(lines) or lines[number:] == [b""]
+            assert is_last or lines[number - 1].endswith(b"(torn)"), "a line is lost"
+    return list(history.records)
 
 
 @dataclass(frozen=True)
