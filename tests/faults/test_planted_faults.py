@@ -34,6 +34,10 @@ def around_renames(world: str) -> str:
 
 
 EXECUTE = "shardtool/prune/execute.py"
+RACES = "tests/faults/test_races.py"
+PROOF = (
+    "tests/e2e/test_prune_proof.py::test_a_change_in_the_moment_of_the_rename_puts_the_shard_back"
+)
 SYNC_TREE = """\
             with opened(entry.path, READ_DIRECTORY_ITSELF, dir_fd=root) as descriptor:
                 os.fsync(descriptor)
@@ -201,6 +205,61 @@ FAULTS = (
         "shardtool/snapshots/forget.py",
         (("            os.fsync(store)\n", ""),),
         power("forgotten"),
+    ),
+    Fault(
+        "a removal follows links",
+        "shardtool/disk/remove.py",
+        (
+            (
+                "import READ_DIRECTORY_ITSELF, opened\n",
+                "import READ_DIRECTORY as READ_DIRECTORY_ITSELF, opened\n",
+            ),
+        ),
+        f"{RACES}::test_a_removal_follows_no_link_that_is_swapped_in[trash]",
+    ),
+    Fault(
+        "O_NOFOLLOW is dropped where directories are opened",
+        "shardtool/disk/durable.py",
+        (("READ_DIRECTORY | os.O_NOFOLLOW\n", "READ_DIRECTORY\n"),),
+        f"{RACES}::test_backup_copies_nothing_through_a_link_that_is_swapped_in",
+    ),
+    Fault(
+        "an old shard's fingerprint is not looked at before it goes",
+        EXECUTE,
+        (
+            ("tree.is_same_as(found.tree):\n", "tree:\n"),
+            ("tree.is_same_as(found):\n", "tree:\n"),
+        ),
+        "tests/real/test_prune_execute.py",
+    ),
+    Fault(
+        "the new shards' fingerprint is not looked at before an old one goes",
+        EXECUTE,
+        (("    if receipt is None or NewSide(", "    if True or NewSide("),),
+        PROOF,
+    ),
+    Fault(
+        "a receipt holds whatever the old shard is by now",
+        "shardtool/proof/receipts.py",
+        (
+            (
+                "_state(layout.old_shards / receipt.shard) == receipt.finding.old_state",
+                "True",
+            ),
+        ),
+        "tests/real/test_receipts.py::test_each_kind_of_change_on_either_side_ends_a_receipt",
+    ),
+    Fault(
+        "the marker goes before the shard has left its place",
+        EXECUTE,
+        (
+            (
+                "    os.rename(deletion.name, name, src_dir_fd=site.shards",
+                '    os.unlink(f"{deletion.name}/MIGRATED", dir_fd=site.shards)\n'
+                "    os.rename(deletion.name, name, src_dir_fd=site.shards",
+            ),
+        ),
+        kill("marked", 0),
     ),
 )
 
