@@ -10,6 +10,7 @@ from typing import Any
 from shardtool.datadir.inventory import Inventory, take_inventory
 from shardtool.datadir.layout import Layout
 from shardtool.datadir.verdict import Evidence, Judged, judge_all
+from shardtool.disk.locks import Lock
 from shardtool.errors import ShardtoolError, reason_of
 from shardtool.journal import History, Journal
 from shardtool.prune.trash import Leftover, leftovers, trash_of
@@ -58,7 +59,8 @@ class Standing:
         """Something is not as it should be; what can't be read is never fine."""
         unreadable = any(shard.error for shard in self.inventory.new or ())
         unknown = any(item.action == "leave" for item in self.left)
-        return bool(self.wrong or self.problems or unreadable or unknown)
+        unlooked = any(judged.shard.lock.state is Lock.UNKNOWN for judged in self.shards)
+        return bool(self.wrong or self.problems or unreadable or unknown or unlooked)
 
 
 def standing(layout: Layout) -> Standing:

@@ -303,6 +303,17 @@ def test_a_shard_in_the_trash_that_the_journal_does_not_know_is_never_passed_ove
     assert (trash / "00001.20261124T194436Z-99/CURRENT").exists()
 
 
+def test_a_shard_whose_lock_cannot_be_looked_at_is_told_and_not_fine(
+    tmp_path: Path, shardtool: Run
+) -> None:
+    node = migrated(tmp_path, 1)
+    (node.shard_db / "00001/LOCK").unlink(missing_ok=True)
+    os.mkfifo(node.shard_db / "00001/LOCK")
+    done = shardtool("--data", node.path, "status")
+    assert done.returncode == 3
+    assert "lock-unknown" in done.stdout
+
+
 @pytest.mark.parametrize("what", ["journal", "trash"])
 def test_a_bad_state_of_our_own_never_hides_the_shards(
     what: str, tmp_path: Path, shardtool: Run
