@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from shardtool.cli import exits
@@ -70,25 +71,40 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 def _show(history: History, everything: bool, out: Output) -> None:
+    rows = rows_of(history.records, everything=everything)
+    if not rows:
+        out.line("nothing was done here yet")
+        return
+    out.table(("TIME", "EVENT", "SHARD", "DETAIL"), rows)
+
+
+def rows_of(
+    records: Sequence[dict[str, Any]], *, everything: bool = False
+) -> list[tuple[str, str, str, str]]:
+    """Given a journal's records, return what people are shown of them, safe to show.
+
+    Args:
+        records: each with an event; what else is in one may be anything.
+        everything: also the intents and renames for which a later record speaks.
+
+    Returns:
+        Time, event, shard and detail of each.
+    """
     # A completed step speaks for the two before it; an intent is shown only while nothing
     # followed it: no end of its own, and nothing that was done later to the same shard.
     last_end = {
-        _subject(record): number for number, record in enumerate(history.records) if _is_end(record)
+        _subject(record): number for number, record in enumerate(records) if _is_end(record)
     }
-    rows = [
+    return [
         (
             safe(str(record.get("time", "-"))[:19].replace("T", " ")),
             safe(str(record["event"])),
             safe(str(record.get("shard", "-"))),
             _detail(record),
         )
-        for number, record in enumerate(history.records)
+        for number, record in enumerate(records)
         if everything or _is_end(record) or last_end.get(_subject(record), -1) < number
     ]
-    if not rows:
-        out.line("nothing was done here yet")
-        return
-    out.table(("TIME", "EVENT", "SHARD", "DETAIL"), rows)
 
 
 def _subject(record: dict[str, Any]) -> str:

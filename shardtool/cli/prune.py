@@ -32,7 +32,7 @@ from shardtool.proof.evidence import held, still_proven
 from shardtool.prune.execute import Outcome, execute
 from shardtool.prune.plan import Plan, make_plan
 from shardtool.prune.policy import BY_WISH, Policy, decide
-from shardtool.prune.trash import Leftover, gone_unrecorded, leftovers, trash_of
+from shardtool.prune.trash import Leftover, all_leftovers
 from shardtool.words import plural, size
 
 DESCRIPTION = """\
@@ -95,13 +95,13 @@ def run(args: argparse.Namespace, out: Output) -> int:
     layout = find_layout(args.data, args.influx_config, dict(os.environ))
     if args.dry_run:
         plan = _plan(args, layout, out)
-        out.document("prune", _document(plan, args.dry_run, None))
+        out.document("prune", document_of(plan, args.dry_run, None))
         _show_plan(plan, out)
         return _code(plan)
     with exclusive(layout.anchor, purpose="data directory"):
         plan = _plan(args, layout, out)
         if not plan.delete and not plan.finish:
-            out.document("prune", _document(plan, args.dry_run, Outcome()))
+            out.document("prune", document_of(plan, args.dry_run, Outcome()))
             _show_plan(plan, out)
             return _code(plan)
         if not args.quiet:
@@ -121,16 +121,14 @@ def run(args: argparse.Namespace, out: Output) -> int:
                 "interrupted; every shard is whole in its place or in the trash, "
                 "and the next prune finishes what is in the trash"
             ) from None
-        out.document("prune", _document(plan, args.dry_run, outcome))
+        out.document("prune", document_of(plan, args.dry_run, outcome))
         _show_outcome(plan, outcome, out)
         return exits.FAILED if outcome.failed else _code(plan, outcome)
 
 
 def _plan(args: argparse.Namespace, layout: Layout, out: Output) -> Plan:
     history = Journal(layout).read()
-    trash = trash_of(layout)
-    left = leftovers(trash, history, still_proven(layout))
-    left += gone_unrecorded(trash, history, layout.old_shards)
+    left = all_leftovers(layout, history, still_proven(layout))
     inventory = take_inventory(layout, fingerprints=True)
     present = {shard.name for shard in inventory.old or ()}
     only = named_shards(args.shards, present | _gone(history, left), layout)
@@ -144,10 +142,7 @@ def _plan(args: argparse.Namespace, layout: Layout, out: Output) -> Plan:
     )
     now = time.time_ns()
     proofs = held(layout, present if only is None else only, history)
-    for name, receipt in list(proofs.receipts.items()):
-        if receipt.finding.asked:
-            # What other servers answered then is no evidence for a deletion now: ask again.
-            proofs.forget(name)
+    proofs.forget_answers()
     if not (args.no_verify or policy.trust_marker):
         ask_again(proofs, args)
         known = judge_all(inventory, proofs.evidence)
@@ -288,7 +283,8 @@ def _show_outcome(plan: Plan, outcome: Outcome, out: Output) -> None:
         out.warn(f"{name}: {error}")
 
 
-def _document(plan: Plan, dry_run: bool, outcome: Outcome | None) -> dict[str, Any]:
+def document_of(plan: Plan, dry_run: bool, outcome: Outcome | None) -> dict[str, Any]:
+    """Return the content of shardtool/prune/1; `outcome` of a real run, else None."""
     document: dict[str, Any] = {
         "dry_run": dry_run,
         "trust": "marker" if plan.policy.trust_marker else None,

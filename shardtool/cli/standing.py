@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shardtool.datadir.inventory import Inventory, take_inventory
+from shardtool.cli.output import iso
+from shardtool.datadir.inventory import Inventory, NewShard, take_inventory
 from shardtool.datadir.layout import Layout
 from shardtool.datadir.verdict import Evidence, Judged, judge_all
 from shardtool.disk.locks import Lock
@@ -128,3 +129,41 @@ def _has_snapshot(layout: Layout) -> bool:
     from shardtool.snapshots.store import has_snapshot
 
     return has_snapshot(layout.snapshots)
+
+
+def old_document(judged: Judged) -> dict[str, Any]:
+    """Return an entry of shard_db as it stands in documents."""
+    shard = judged.shard
+    return {
+        "id": shard.name,
+        "verdict": judged.verdict,
+        "reasons": [reason.word for reason in judged.reasons],
+        "details": [reason.detail for reason in judged.reasons],
+        "marker": {
+            "present": shard.marker.present,
+            "valid": shard.marker.valid,
+            "written_at": iso(shard.marker.written_at_ns),
+        },
+        "in_use": judged.in_use,
+        "files": shard.tree.files,
+        "apparent_bytes": shard.tree.apparent_bytes,
+        "allocated_bytes": shard.tree.allocated_bytes,
+        "reclaimable_bytes": judged.reclaimable_bytes,
+        "last_write_at": iso(shard.tree.last_write_ns),
+    }
+
+
+def new_document(shard: NewShard) -> dict[str, Any]:
+    """Return an entry of shard_db_v2 as it stands in documents."""
+    return {
+        "id": shard.name,
+        "engine": shard.engine,
+        "files": shard.tree.files,
+        "allocated_bytes": shard.tree.allocated_bytes,
+        "error": shard.error or None,
+    }
+
+
+def trash_document(left: Leftover) -> dict[str, Any]:
+    """Return what an interrupted prune left as it stands in documents."""
+    return {"name": left.name, "action": left.action, "reclaimable_bytes": left.reclaimable_bytes}

@@ -9,8 +9,14 @@ from typing import Any
 
 from shardtool.cli import exits
 from shardtool.cli.options import interval_of
-from shardtool.cli.output import Output, iso, moment, safe, short, table_lines, unseen
-from shardtool.cli.standing import Standing, standing
+from shardtool.cli.output import Output, moment, safe, short, table_lines, unseen
+from shardtool.cli.standing import (
+    Standing,
+    new_document,
+    old_document,
+    standing,
+    trash_document,
+)
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.datadir.verdict import Judged, reclaimable_together
 from shardtool.words import plural, size
@@ -192,17 +198,8 @@ def _document(report: Standing) -> dict[str, Any]:
     room = report.inventory.file_system
     return {
         "data": report.layout.name,
-        "old_shards": [_old_document(j) for j in report.old],
-        "new_shards": [
-            {
-                "id": shard.name,
-                "engine": shard.engine,
-                "files": shard.tree.files,
-                "allocated_bytes": shard.tree.allocated_bytes,
-                "error": shard.error or None,
-            }
-            for shard in report.inventory.new or ()
-        ],
+        "old_shards": [old_document(j) for j in report.old],
+        "new_shards": [new_document(shard) for shard in report.inventory.new or ()],
         "totals": {
             "old_shards": len(report.shards),
             "marked": len(report.of("marked")),
@@ -212,32 +209,8 @@ def _document(report: Standing) -> dict[str, Any]:
             "reclaimable_bytes": _reclaimable(report),
         },
         "filesystem": {"total_bytes": room.total_bytes, "free_bytes": room.free_bytes},
-        "trash": [
-            {"name": left.name, "action": left.action, "reclaimable_bytes": left.reclaimable_bytes}
-            for left in report.left
-        ],
+        "trash": [trash_document(left) for left in report.left],
         "unseen_processes": report.inventory.holders.unseen,
         "stage": report.stage.name,
         "next": report.stage.next,
-    }
-
-
-def _old_document(judged: Judged) -> dict[str, Any]:
-    shard = judged.shard
-    return {
-        "id": shard.name,
-        "verdict": judged.verdict,
-        "reasons": [reason.word for reason in judged.reasons],
-        "details": [reason.detail for reason in judged.reasons],
-        "marker": {
-            "present": shard.marker.present,
-            "valid": shard.marker.valid,
-            "written_at": iso(shard.marker.written_at_ns),
-        },
-        "in_use": judged.in_use,
-        "files": shard.tree.files,
-        "apparent_bytes": shard.tree.apparent_bytes,
-        "allocated_bytes": shard.tree.allocated_bytes,
-        "reclaimable_bytes": judged.reclaimable_bytes,
-        "last_write_at": iso(shard.tree.last_write_ns),
     }

@@ -225,6 +225,7 @@ def _restored(document: dict[str, object], space_parts: tuple[str, ...]) -> Stat
         spaces=shapes.each(document.get("DatabaseShardSpaces"), "DatabaseShardSpaces", spaces),
         shards={shard.id: shard for shard in shards},
         old_shards={shard.id: shard.servers for shard in old},
+        old_ranges={shard.id: (shard.start_us, shard.end_us) for shard in old},
         last_old_id=max((shard.id for shard in old), default=0),
         servers=[shapes.server(one, "Servers") for one in servers],
     )
@@ -254,5 +255,6 @@ def _catalogue(state: State, own_server: int | None, dropped: Dropped) -> Catalo
         own_server=own_server,
         dropped=dropped,
         old_shards=state.old_shards,
+        old_ranges={number: state.old_ranges[number] for number in state.old_shards},
         heard_of=frozenset(state.databases | state.heard_of),
     )

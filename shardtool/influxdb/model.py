@@ -139,6 +139,7 @@ class Catalogue:
         old_shards: 0.7's, as far as raft on disk tells: number to the ids of their servers. One
             that 0.7 has dropped is not among them. 0.8 itself does not know them: no two
             catalogues differ by that.
+        old_ranges: number of such a shard to its time range [start, end), us since the epoch.
         dropped: what is gone. Something created again later stays in it: its old values went
             with the drop.
         heard_of: all databases that raft on disk tells of, those that are gone too.
@@ -154,6 +155,7 @@ class Catalogue:
     own_server: int | None
     dropped: Dropped
     old_shards: Mapping[int, tuple[int, ...]] = field(default_factory=dict, compare=False)
+    old_ranges: Mapping[int, tuple[int, int]] = field(default_factory=dict, compare=False)
     heard_of: frozenset[str] = field(default=frozenset(), compare=False)
     forgets: bool = field(default=False, compare=False)
 

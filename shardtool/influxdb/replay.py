@@ -40,6 +40,7 @@ class State:
     spaces: dict[str, list[Space]] = field(default_factory=dict)
     shards: dict[int, ShardRange] = field(default_factory=dict)
     old_shards: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    old_ranges: dict[int, tuple[int, int]] = field(default_factory=dict)
     last_old_id: int = 0
     servers: list[Server] = field(default_factory=list)
 
@@ -222,6 +223,7 @@ class Replay:
         for shard in asked:
             self.state.last_old_id += 1
             self.state.old_shards[self.state.last_old_id] = shard.servers
+            self.state.old_ranges[self.state.last_old_id] = shard.start_us, shard.end_us
 
     def _drop_shard(self, command: dict[str, object], _: Entry) -> None:
         number = shapes.number(command.get("ShardId"), "drop_shard.ShardId")

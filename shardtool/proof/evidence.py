@@ -63,6 +63,13 @@ class Proofs:
         del self.receipts[shard], self.evidence[shard]
         self.reused.discard(shard)
 
+    def forget_answers(self) -> None:
+        """Leave out what rests on other servers' answers: for a deletion these are to be asked
+        again, for what they answered then is no evidence now."""
+        for name, receipt in list(self.receipts.items()):
+            if receipt.finding.asked:
+                self.forget(name)
+
     def fail(self, shard: str, failure: Reason, *, busy: bool = False) -> None:
         """Note that a shard could not be proven, and why."""
         self.evidence[shard] = Evidence(failure=failure, busy=busy)

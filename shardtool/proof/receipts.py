@@ -122,8 +122,23 @@ class Receipts:
 
     def read(self, shard: str) -> Receipt | None:
         """Return a shard's receipt, or None where there is none that can be read."""
+        content = self._content(shard)
+        return None if content is None else _receipt_in(content, shard)
+
+    def read_with_checksum(self, shard: str) -> tuple[Receipt, str] | None:
+        """Return a shard's receipt with the SHA-256 of its file, as sha256sum gives it.
+
+        None where there is no receipt that can be read.
+        """
+        content = self._content(shard)
+        receipt = None if content is None else _receipt_in(content, shard)
+        if content is None or receipt is None:
+            return None
+        return receipt, hashlib.sha256(content).hexdigest()
+
+    def _content(self, shard: str) -> bytes | None:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
             with (
                 self._opened() as directory,
                 opened_quietly(f"{shard}.json", flags, dir_fd=directory) as file,
@@ -132,10 +147,9 @@ class Receipts:
                 if not stat.S_ISREG(entry.st_mode) or entry.st_size > _MOST_BYTES:
                     return None
                 with open(file, "rb", closefd=False) as content:
-                    receipt = _parsed(json.load(content))
-        except (OSError, ValueError, RecursionError):
+                    return content.read()
+        except (OSError, ValueError):  # a name with a NUL is none
             return None
-        return receipt if receipt is not None and receipt.shard == shard else None
 
     def holding(self, shard: str, new_side: NewSide) -> Receipt | None:
         """Return a shard's receipt if there is one and both sides are as its proof read them."""
@@ -246,6 +260,14 @@ def _document(receipt: Receipt) -> dict[str, Any]:
         "proven_at": receipt.proven_at.isoformat(),
         **asdict(receipt.finding),
     }
+
+
+def _receipt_in(content: bytes, shard: str) -> Receipt | None:
+    try:
+        receipt = _parsed(json.loads(content))
+    except (ValueError, RecursionError):
+        return None
+    return receipt if receipt is not None and receipt.shard == shard else None
 
 
 def _parsed(document: Any) -> Receipt | None:

@@ -142,6 +142,20 @@ def leftovers(
         return ()
 
 
+def all_leftovers(
+    layout: Layout, history: History, still_proven: Callable[[Mapping[str, Any]], bool]
+) -> tuple[Leftover, ...]:
+    """Return what is in a node's trash, and what should be and is gone; see leftovers.
+
+    Raises:
+        ShardtoolError: there can be no trash here; see trash_of.
+        OSError: the trash is there but can't be read.
+    """
+    trash = trash_of(layout)
+    found = leftovers(trash, history, still_proven)
+    return found + gone_unrecorded(trash, history, layout.old_shards)
+
+
 def gone_unrecorded(trash: Path, history: History, old_shards: Path) -> tuple[Leftover, ...]:
     """Return the shards that a run had removed when it was killed before it wrote that down.
 
