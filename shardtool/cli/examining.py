@@ -81,6 +81,7 @@ def look_at(args: argparse.Namespace, node: Standing, out: Output, api: Api | No
     return Facts(
         old=node.old,
         is_08=inventory.new is not None,
+        new_unreadable=tuple((s.name, s.error) for s in inventory.new or () if s.error),
         raft=catalogue,
         raft_problem=problem,
         own_name=_own_name(layout),

@@ -12,6 +12,7 @@ from shardtool.upgrade.wal_only import Gap
 from shardtool.words import names, plural
 
 _MOST_SHARDS = 6
+_LOOK_CLOSER = "run this as the server's user or as root; if it can't be read then, check the disk"
 # Structural reasons of a verdict (datadir.verdict), and what the migrator makes of them.
 _ENTRIES = {
     "symlink": (
@@ -32,13 +33,17 @@ _ENTRIES = {
     "unreadable": (
         "blocker",
         "what can't be read here can't be checked",
-        "run this as the server's user or as root; if it can't be read then, check the disk",
+        _LOOK_CLOSER,
+    ),
+    "marker-unreadable": (
+        "blocker",
+        "the migrator passes it by, and what a marker says that can't be read nobody knows",
+        _LOOK_CLOSER,
     ),
 }
 _MARKER_DOUBTS = (
     "marker-content",
     "marker-not-a-file",
-    "marker-unreadable",
     "marker-in-future",
     "written-after-marker",
 )
@@ -84,6 +89,9 @@ def entries(facts: Facts) -> Iterator[Finding]:
                 level, consequence, advice = _ENTRIES[reason.word]
                 message = f"{judged.shard.name}: {reason.detail}: {consequence}"
                 yield Finding(reason.word, level, judged.shard.name, message, advice)
+    for name, error in facts.new_unreadable:
+        message = f"new shard {name}: {error}: what can't be read here can't be checked"
+        yield Finding("new-unreadable", "blocker", name, message, _LOOK_CLOSER)
     doubted = [
         judged
         for judged in facts.old

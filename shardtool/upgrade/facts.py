@@ -41,6 +41,7 @@ class Facts:
     Args:
         old: the verdict over each entry of shard_db.
         is_08: there is a shard_db_v2, so an 0.8 has run here.
+        new_unreadable: new shards that can't be looked at: name and why.
         raft: what raft knows; None where it can't be read.
         raft_problem: why it can't be read.
         own_name: of this server in raft; None where raft has none.
@@ -60,6 +61,7 @@ class Facts:
 
     old: tuple[Judged, ...]
     is_08: bool
+    new_unreadable: tuple[tuple[str, str], ...]
     raft: Catalogue | None
     raft_problem: str
     own_name: str | None

@@ -35,6 +35,7 @@ READ = Foresight(1, 1000, 500, 3, (), ())
 FACTS = Facts(
     old=(WAITING, MARKED),
     is_08=True,
+    new_unreadable=(),
     raft=RAFT,
     raft_problem="",
     own_name="ab01",

@@ -200,3 +200,15 @@ def test_marked_shards_are_told_apart_by_what_is_proven_of_them() -> None:
     proven = judge(MARKED.shard, Evidence(values=10))
     found = by_id(replace(FACTS, old=(WAITING, proven)))
     assert not {"losses", "not-proven"} & found.keys()
+
+
+def test_a_marker_that_cannot_be_read_blocks() -> None:
+    shard = OldShard("00009", marker=Marker(True, 1, "marker-unreadable", "EIO"), has_database=True)
+    assert blockers(replace(FACTS, old=(WAITING, judge(shard)))) == ["marker-unreadable"]
+
+
+def test_a_new_shard_that_cannot_be_looked_at_blocks_and_is_named() -> None:
+    found = by_id(replace(FACTS, new_unreadable=(("00052", "Input/output error"),)))
+    assert found["new-unreadable"].blocks
+    assert found["new-unreadable"].subject == "00052"
+    assert "Input/output error" in found["new-unreadable"].message
