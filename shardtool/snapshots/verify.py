@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shardtool.disk.copy import Entry, Meter, Reader, opened_below, read_bounded, survey
@@ -68,21 +68,13 @@ def verify(store: int, name: str, meter: Meter, *, identity: str = "") -> Verifi
 
 
 def _verify_bag(directory: int, name: str, meter: Meter) -> Verification:
-    problems: list[Problem] = []
     found = survey(directory)
-    tags = _read_tag_files(directory, problems)
-    digests = _manifest_in(tags, bag.MANIFEST, problems)
-    metadata = _metadata_in(tags, name, problems)
-    _check_tag_files(tags, metadata, problems)
-    problems += _structure_problems(found, digests, metadata)
+    unread: list[Problem] = []
+    tags = _read_tag_files(directory, unread)
+    examined = examine(tags, found, name, unread)
+    problems, digests, metadata = examined.problems, examined.digests, examined.metadata
     present = {entry.path: entry for entry in found if entry.kind == "file"}
-    # A file whose length is wrong is told already, and it may be of any length.
-    sizes = _sizes(metadata)
-    readable = [
-        path
-        for path in digests
-        if path in present and present[path].size == sizes.get(path, present[path].size)
-    ]
+    readable = examined.readable
     total = sum(present[path].size for path in readable)
     with Reader() as reader, meter("verifying", total) as counter:
         for path in readable:
@@ -94,10 +86,62 @@ def _verify_bag(directory: int, name: str, meter: Meter) -> Verification:
             except OSError as error:
                 problems.append(Problem(path, f"unreadable: {describe(error)}"))
                 continue
-            if digest != digests[path]:
-                problems.append(Problem(path, f"its SHA-256 is {digest}, expected {digests[path]}"))
+            problems += differences(path, digest, digests[path])
+    return Verification(name, tuple(problems), metadata, digests, examined.sha256)
+
+
+def differences(path: str, found: str, expected: str) -> list[Problem]:
+    """Given two SHA-256 in hex of one file, return the problem, where there is one."""
+    if found == expected:
+        return []
+    return [Problem(path, f"its SHA-256 is {found}, expected {expected}")]
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What a bag's tag files and a list of what is in it tell, before its payload is read.
+
+    Args:
+        problems: all that is wrong so far.
+        metadata: what it says of itself, where that can be read.
+        digests: SHA-256 in hex of each payload file, by its path in the bag.
+        readable: the paths of the payload to read: there, and of the length that they must have.
+        sha256: of its tag manifest; empty where that is missing.
+    """
+
+    problems: list[Problem]
+    metadata: Metadata | None
+    digests: Mapping[str, str]
+    readable: tuple[str, ...]
+    sha256: str
+
+
+def examine(
+    tags: Mapping[str, bytes], found: list[Entry], name: str, problems: Sequence[Problem] = ()
+) -> Examined:
+    """Given a bag's tag files and a list of all that is in it, say what is wrong. Pure.
+
+    Args:
+        tags: their content by name; a missing one is left out.
+        found: every file and directory in the bag, as survey lists them.
+        name: the id that its metadata must have.
+        problems: what is known to be wrong already.
+    """
+    all_wrong = [*problems]
+    digests = _manifest_in(tags, bag.MANIFEST, all_wrong)
+    metadata = _metadata_in(tags, name, all_wrong)
+    _check_tag_files(tags, metadata, all_wrong)
+    all_wrong += _structure_problems(found, digests, metadata)
+    present = {entry.path: entry.size for entry in found if entry.kind == "file"}
+    # A file whose length is wrong is told already, and it may be of any length.
+    sizes = _sizes(metadata)
+    readable = tuple(
+        path
+        for path in digests
+        if path in present and present[path] == sizes.get(path, present[path])
+    )
     whole = hashlib.sha256(tags[bag.TAG_MANIFEST]).hexdigest() if bag.TAG_MANIFEST in tags else ""
-    return Verification(name, tuple(problems), metadata, digests, whole)
+    return Examined(all_wrong, metadata, digests, readable, whole)
 
 
 def _read_tag_files(directory: int, problems: list[Problem]) -> dict[str, bytes]:
