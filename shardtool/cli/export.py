@@ -329,11 +329,7 @@ def _check_places(args: argparse.Namespace, layout: Layout) -> None:
     if args.left is not None and place_of(args.left) == place_of(args.to):
         raise UsageError(f"{args.left}: --left and --to name one file; give two")
     for name, path in files.items():
-        for place in layout.places:
-            if path.is_relative_to(os.path.realpath(place)):
-                raise UsageError(
-                    f"{name}: it lies in {place}, which is InfluxDB's; write elsewhere"
-                )
+        layout.refuse_inside(name, path)
 
 
 def _selection(args: argparse.Namespace) -> Selection:

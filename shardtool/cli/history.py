@@ -116,16 +116,16 @@ def _is_end(record: dict[str, Any]) -> bool:
     return record["event"] not in ("intent", "renamed")
 
 
-def _count(value: object) -> int | None:
+def count_of(value: object) -> int | None:
     """Return a count; a record that was tampered with may have anything there, and the sum of two
     numbers of 4,300 digits is one that Python does not print."""
-    return value if isinstance(value, int) and 0 <= value < 1 << 63 else None
+    return value if type(value) is int and 0 <= value < 1 << 63 else None
 
 
 def _lost(record: dict[str, Any]) -> str | None:
     """Say what a proof that a record rests on found, where values were lost."""
-    missing, different = _count(record.get("missing")), _count(record.get("different"))
-    values = _count(record.get("values"))
+    missing, different = count_of(record.get("missing")), count_of(record.get("different"))
+    values = count_of(record.get("values"))
     if missing is None or different is None or values is None:
         return None
     return f"{missing + different:,} of {values:,} values lost" if missing or different else None
@@ -180,7 +180,7 @@ def _detail(record: dict[str, Any]) -> str:
         value = _SAID[key](record) if key in _SAID else record.get(key)
         if value is None:
             continue
-        if key == "freed_bytes" and (freed := _count(value)) is not None:
+        if key == "freed_bytes" and (freed := count_of(value)) is not None:
             parts.append(f"freed {size(freed)}")
         elif isinstance(value, list):
             parts.append(", ".join(str(item) for item in value))

@@ -50,6 +50,22 @@ class Layout:
         """Every directory whose files are the node's; shard_db and shard_db_v2 may be links."""
         return self.db, self.old_shards, self.new_shards, self.raft, self.wal
 
+    def refuse_inside(self, name: str, path: Path) -> None:
+        """Refuse to write among InfluxDB's own files.
+
+        Args:
+            name: the file as the operator named it, for the message.
+            path: where it will lie, links resolved.
+
+        Raises:
+            UsageError: it would lie in one of the node's directories.
+        """
+        for place in self.places:
+            if path.is_relative_to(os.path.realpath(place)):
+                raise UsageError(
+                    f"{name}: it lies in {place}, which is InfluxDB's; write elsewhere"
+                )
+
     @property
     def own(self) -> Path:
         """Where shardtool keeps its journal and trash; 0.8 reads nothing of it."""

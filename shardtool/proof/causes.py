@@ -12,6 +12,15 @@ from shardtool.proof.columns import Index, OldColumn
 # What is gone from 0.8 because somebody wanted it so; it would go again, or should not be there.
 NOT_WANTED = ("expired", "dropped")
 CAUSES = ("future", "name", "unknown-database", "expired", "dropped", "not-migrated", "unknown")
+IN_WORDS = {
+    "future": "dated after the migration, which copied only what was older than itself",
+    "name": "a name with ~, \" or \\, or that begins another's with ~: 0.8 skips those",
+    "unknown-database": "0.8 does not know the database, so it never looked at it",
+    "expired": "older than its shard space keeps values: 0.8 has let go of them",
+    "dropped": "the series, the database or the space was dropped in 0.8",
+    "not-migrated": "nothing of the column was brought over from this shard",
+    "unknown": "other values of the column are there; look for errors in 0.8's log",
+}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Sizes are in bytes, times are ISO 8601 UTC. Names may hold any bytes, as surroga
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 SCHEMA = "shardtool/report/1"
@@ -27,10 +27,6 @@ VERDICTS: tuple[Verdict, ...] = (
 WhyNot: TypeAlias = Literal[
     "", "old-side-changed", "new-side-changed", "answers-too-old", "catalogue-unreadable"
 ]
-Cause: TypeAlias = Literal[
-    "future", "name", "unknown-database", "expired", "dropped", "not-migrated", "unknown"
-]
-StageName: TypeAlias = Literal["empty", "0.7", "upgraded", "migrating", "migrated", "done"]
 
 
 @dataclass(frozen=True)
@@ -90,18 +86,10 @@ class Proof:
 
 
 @dataclass(frozen=True)
-class OldShard:
-    """An entry of shard_db: what `status --json` says of it, and more.
-
-    Args (where `status --json` has none):
-        is_shard: it has a shard's name; what has not counts as none.
-        range: of its values' times; None where raft does not tell.
-        servers: the servers that have it, as raft tells; empty where it does not.
-        proof: the last one; None where there is none.
-    """
+class Looked:
+    """An entry of shard_db, as in `status --json`."""
 
     id: str
-    is_shard: bool
     verdict: Verdict
     reasons: tuple[str, ...]
     details: tuple[str, ...]
@@ -112,6 +100,20 @@ class OldShard:
     allocated_bytes: int
     reclaimable_bytes: int
     last_write_at: str | None
+
+
+@dataclass(frozen=True)
+class OldShard(Looked):
+    """An entry of shard_db, and what is known of it beyond its own directory.
+
+    Args:
+        is_shard: it has a shard's name; what has not counts as none.
+        range: of its values' times; None where raft does not tell.
+        servers: the servers that have it, as raft tells; empty where it does not.
+        proof: the last one; None where there is none.
+    """
+
+    is_shard: bool
     range: Range | None
     servers: tuple[int, ...]
     proof: Proof | None
@@ -169,7 +171,7 @@ class Loss:
     database: str
     series: str
     column: str
-    cause: Cause
+    cause: str
     values: int
     missing: int
     different: int
@@ -340,19 +342,17 @@ class Node:
         db: where its db really lies; host and db tell nodes apart.
         made: who made this part of the report, and when.
         stage, stage_words, next, advice: where it is in the journey, as `status` says.
-        needs_attention: something is not as it should be; see exit code 3 in report --help.
-        problems: what could not be read, a line each.
+        attention: what is not as it should be, a line each; with any the exit code is 3.
     """
 
     data: str
     db: str
     made: Made
-    stage: StageName
+    stage: str
     stage_words: str
     next: str | None
     advice: str
-    needs_attention: bool
-    problems: tuple[str, ...]
+    attention: tuple[str, ...]
     filesystem: FileSystem
     raft: Raft
     old_shards: tuple[OldShard, ...]
@@ -400,4 +400,4 @@ class Report:
     made: Made
     nodes: tuple[Node, ...]
     sources: tuple[Source, ...] = ()
-    replaced: tuple[str, ...] = field(default=())
+    replaced: tuple[str, ...] = ()
