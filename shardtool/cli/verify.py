@@ -21,7 +21,7 @@ from shardtool.datadir.verdict import Judged, as_found, judge
 from shardtool.disk.locks import Lock
 from shardtool.errors import UsageError
 from shardtool.journal import Journal
-from shardtool.proof.causes import CAUSES
+from shardtool.proof.causes import CAUSES, IN_WORDS
 from shardtool.proof.evidence import Proofs, accepted_in, held, is_readable
 from shardtool.proof.listing import Listing, iso_us
 from shardtool.proof.prove import Loss
@@ -57,15 +57,6 @@ if a shard is suspect, busy or unreadable. Times are UTC."""
 
 _MOST_ROWS = 40  # of losses that people are shown; --json and --list have all
 _STYLES = {"proven": "good", "incomplete": "bad", "suspect": "bad", "unreadable": "bad"}
-_WORDS = {
-    "future": "dated after the migration, which copied only what was older than itself",
-    "name": "a name with ~, \" or \\, or that begins another's with ~: 0.8 skips those",
-    "unknown-database": "0.8 does not know the database, so it never looked at it",
-    "expired": "older than its shard space keeps values: 0.8 has let go of them",
-    "dropped": "the series, the database or the space was dropped in 0.8",
-    "not-migrated": "nothing of the column was brought over from this shard",
-    "unknown": "other values of the column are there; look for errors in 0.8's log",
-}
 
 
 @dataclass(frozen=True)
@@ -227,7 +218,7 @@ def _show_losses(report: _Report, out: Output) -> None:
         out.line()
     for cause in CAUSES:
         if any(loss.cause == cause for loss in losses):
-            out.line(f"{cause}: {_WORDS[cause]}")
+            out.line(f"{cause}: {IN_WORDS[cause]}")
     waiting = sum(
         judged.verdict == "incomplete" and not judged.shard.marker.present
         for judged in report.shards
