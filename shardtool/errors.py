@@ -20,6 +20,10 @@ class BusyError(ShardtoolError):
     """Another shardtool or a running server is in the way; later it may work."""
 
 
+class AnotherShardtoolError(BusyError):
+    """The one in the way is another shardtool: no trouble, it is doing its work."""
+
+
 class InterruptedByUserError(KeyboardInterrupt):
     """Ctrl-C, SIGTERM or SIGHUP arrived; what was under way has been left as documented.
 

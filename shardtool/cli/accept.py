@@ -119,8 +119,7 @@ def _show(judged: Judged, finding: Finding, out: Output) -> None:
 def _confirmed(missing: int | None, finding: Finding, out: Output) -> bool:
     if missing is not None:
         return missing == finding.lost
-    if not sys.stdin.isatty() or out.as_json:
-        why = "--json asks nothing" if out.as_json else "there is no terminal to ask on"
+    if why := out.why_not_asked:
         raise UsageError(f"{why}: say --missing N, the number of values that will be lost")
     print("Type their number to accept that: ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().replace(",", "") == str(finding.lost)

@@ -7,7 +7,6 @@ is measured against `du -s`, and typer's import alone takes a seventh of that ti
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import os
 import signal
@@ -17,8 +16,15 @@ from typing import Any, NoReturn, TextIO
 
 from shardtool import __version__
 from shardtool.cli import exits, options
-from shardtool.cli.output import Output, safe
-from shardtool.errors import InterruptedByUserError, ShardtoolError, UsageError, reason_of
+from shardtool.cli.options import Manner, manner_of
+from shardtool.cli.output import Log, Output
+from shardtool.errors import (
+    AnotherShardtoolError,
+    InterruptedByUserError,
+    ShardtoolError,
+    UsageError,
+    reason_of,
+)
 
 # Each is a module of this package with DESCRIPTION, EPILOG, add_arguments(parser) and
 # run(args, out) -> exit code. The words here are what `shardtool --help` shows.
@@ -72,17 +78,45 @@ def main() -> int:
         # Under nohup a hang-up is to be ignored, and stays so.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
+    manner = manner_of(sys.argv[1:], os.environ)
+    if manner.mail:
+        from shardtool.cli.mail import Held
+
+        with Held(log_as_json=manner.log_as_json) as held:
+            code = held.code = _ended(manner, held.log)
+        return _flushed(code, manner, Log(as_json=manner.log_as_json, command=held.log.command))
+    log = Log(as_json=manner.log_as_json)
+    if manner.nagios:
+        from shardtool.cli.plugin import PluginLog
+
+        log = PluginLog()
+    return _flushed(_ended(manner, log), manner, log)
+
+
+def _ended(manner: Manner, log: Log) -> int:
+    """Run the command to its end, and have no signal disturb what comes after; return the code."""
     try:
-        code = _guarded()
+        code = _guarded(manner, log)
     except KeyboardInterrupt:  # InterruptedByUserError is one
         code = exits.INTERRUPTED  # while something else was being told
+    except SystemExit:  # argparse has shown a help or the version
+        # Whoever takes that for the answer of a plugin would take it for "all is well".
+        code = exits.UNKNOWN if manner.nagios else exits.DONE
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it is over: the code stands
+    if manner.nagios and (log.has_ended or code == exits.INTERRUPTED):
+        return exits.UNKNOWN
+    log.end(code)
+    return code
+
+
+def _flushed(code: int, manner: Manner, log: Log) -> int:
+    """Write out what was printed; return the exit code, which that may change."""
     error = _flush(sys.stdout)
     if error is not None:
         if code == exits.DONE and not isinstance(error, BrokenPipeError):
-            _tell(reason_of(error), exits.FAILED)
-        code = code or exits.FAILED
+            log.tell(reason_of(error), level="error", exit_code=exits.FAILED)
+        code = exits.UNKNOWN if manner.nagios else code or exits.FAILED
     _flush(sys.stderr)  # where it can't be written there is nobody to tell
     return code
 
@@ -102,25 +136,35 @@ def _nowhere() -> TextIO:
     return open(os.devnull, "w")
 
 
-def _guarded() -> int:
-    """Run the command; turn whatever it raises into a line on stderr and an exit code."""
+def _guarded(manner: Manner, log: Log) -> int:
+    """Run the command; turn whatever it raises into a message and an exit code."""
+
+    def fail(text: str, code: int, level: str = "error") -> int:
+        log.tell(text, level=level, exit_code=code)
+        return code
+
     try:
-        return _run(sys.argv[1:])
+        return _run(sys.argv[1:], manner, log)
     except BrokenPipeError:
-        return exits.FAILED  # whoever read us has gone (`shardtool status | head`)
+        # Whoever read us has gone (`shardtool status | head`), and people know that.
+        if log.as_json or manner.nagios:
+            fail("whoever read the output has gone", exits.FAILED, "info")
+        return exits.FAILED
+    except AnotherShardtoolError as error:
+        return fail(str(error), exits.BUSY, "info")
     except ShardtoolError as error:
-        return _tell(str(error), exits.code_of(error))
+        return fail(str(error), exits.code_of(error))
     except InterruptedByUserError as error:
-        return _tell(str(error), exits.INTERRUPTED)
+        return fail(str(error), exits.INTERRUPTED, "warning")
     except KeyboardInterrupt:
-        return _tell("interrupted", exits.INTERRUPTED)
+        return fail("interrupted", exits.INTERRUPTED, "warning")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _tell(f"{where}{reason_of(error)}", exits.FAILED)
+        return fail(f"{where}{reason_of(error)}", exits.FAILED)
     except Exception as error:  # an operator gets a line, not a traceback
         if os.environ.get("SHARDTOOL_DEBUG"):
             raise
-        return _tell(
+        return fail(
             f"a mistake in shardtool itself, nothing was done after it: {_kind_of(error)}; "
             "run it again with SHARDTOOL_DEBUG=1 and report what it prints",
             exits.FAILED,
@@ -142,14 +186,17 @@ def _kind_of(error: Exception) -> str:
     return f"{type(error).__name__} in {code.co_name} ({where})"
 
 
-def _run(argv: list[str]) -> int:
+def _run(argv: list[str], manner: Manner, log: Log) -> int:
     parser = _whole_parser()
     args = parser.parse_args(argv)
     if args.command is None:
+        if manner != Manner():
+            parser.error("expected a command, found none")
         parser.print_help(sys.stderr)
         return exits.USAGE
     if args.command not in COMMANDS:
         raise UsageError(_no_such_command(args.command))
+    log.command = args.command
     module = importlib.import_module(f"shardtool.cli.{args.command}")
     command = _Parser(
         prog=f"shardtool {args.command}", description=module.DESCRIPTION, epilog=module.EPILOG
@@ -158,7 +205,13 @@ def _run(argv: list[str]) -> int:
     options.add_common(command, default=argparse.SUPPRESS)
     # Intermixed, so that `prune 7 --yes 8` means what it says.
     command.parse_intermixed_args(args.rest, namespace=args)
-    code: int = module.run(args, Output(as_json=bool(args.json), quiet=bool(args.quiet)))
+    options.refuse_contradictions(args, manner)
+    # A mail is not quiet: it is cut to its size, and what is wrong comes first.
+    args.quiet = bool(args.quiet) and not manner.mail
+    quiet = args.quiet or manner.nagios
+    code: int = module.run(
+        args, Output(as_json=bool(args.json), quiet=quiet, log=log, mail=manner.mail)
+    )
     return code
 
 
@@ -187,13 +240,6 @@ def _no_such_command(name: str) -> str:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise InterruptedByUserError(f"interrupted by {signal.Signals(number).name}")
-
-
-def _tell(text: str, code: int) -> int:
-    # Where stderr is a full disk there is nobody to tell, and the exit code has to do.
-    with contextlib.suppress(OSError):
-        print(f"shardtool: {safe(text)}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -70,6 +70,9 @@ def run(args: argparse.Namespace, out: Output) -> int:
         facts = look_at(args, node, out, api)
     found = findings(facts)
     out.document("check", _document(node, facts, found))
+    for one in found:
+        if one.blocks:
+            out.wrong(f"blocker: {one.id}: {one.subject}: {one.message}; {one.advice}")
     if out.quiet:
         out.line(_totals(found))
     else:

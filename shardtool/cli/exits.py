@@ -10,6 +10,7 @@ USAGE = 2
 ATTENTION = 3  # done, but something is not as it should be
 BUSY = 4
 INTERRUPTED = 130
+UNKNOWN = 3  # of a monitoring plugin, which has codes of its own: 0 to 2 are what it found
 
 TABLE = """\
 exit codes:
@@ -21,6 +22,15 @@ exit codes:
        a blocker is left, InfluxDB logged errors while it migrated
   4    busy: another shardtool or a running server is in the way
   130  interrupted"""
+
+
+MEANINGS = {
+    FAILED: "it failed",
+    USAGE: "wrong usage",
+    ATTENTION: "done, but something is not as it should be",
+    BUSY: "busy: a running server is in the way",
+    INTERRUPTED: "interrupted",
+}
 
 
 def code_of(error: ShardtoolError) -> int:

@@ -22,7 +22,7 @@ _MOST_TOLD = 8
 
 def show(report: Report, args: argparse.Namespace, out: Output) -> None:
     """Tell people, on stderr where stdout has the values."""
-    tell = out.warn if args.to == STDOUT else _printer(out)
+    tell = out.note if args.to == STDOUT else _printer(out)
     if not out.quiet:
         for outcome in report.outcomes:
             if outcome.word and outcome.word != TORN:  # that is told in any case

@@ -74,8 +74,7 @@ class Screen:
             out: a quiet one shows nothing; with JSON, nothing comes on stdout.
         """
         self._out = out
-        can_draw = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self._draws = can_draw and not out.quiet
+        self._draws = out.draws and os.environ.get("TERM") != "dumb"
         self._prints = not self._draws and not out.quiet and not out.as_json
         self._live: Live | None = None
         self._console: Console | None = None

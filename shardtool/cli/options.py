@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from typing import NamedTuple
 
 from shardtool.cli.output import Output
-from shardtool.datadir.layout import Layout
+from shardtool.datadir.layout import PACKAGED_DATA, Layout
 from shardtool.errors import ShardtoolError, UsageError
 from shardtool.upgrade.pause import Pause
 from shardtool.words import plural, size
@@ -17,6 +19,55 @@ from shardtool.words import plural, size
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,9})?)\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
 _PART = re.compile(r"(\d{1,30})([wdhms])", re.ASCII)
 _SECONDS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
+_SHORT = re.compile(r"-[A-Za-z]+")
+_LOG_FORMAT, _FORMATS, LOG_VARIABLE = "--log-format", ("text", "json"), "SHARDTOOL_LOG_FORMAT"
+
+
+class Manner(NamedTuple):
+    """How a run is to tell what it has to tell.
+
+    Args:
+        log_as_json: messages on stderr are JSON lines (--log-format json).
+        mail: nothing while all is well, else a text for a mail (-qq).
+        nagios: one line on stdout, and a plugin's exit code, whatever happens (--nagios).
+    """
+
+    log_as_json: bool = False
+    mail: bool = False
+    nagios: bool = False
+
+
+def manner_of(words: Sequence[str], environment: Mapping[str, str]) -> Manner:
+    """Return how a run is to tell things, before its command line was parsed: a command line that
+    can't be parsed is to be told so as well.
+
+    Args:
+        words: the command line, without the program's name.
+        environment: os.environ, whose LOG_VARIABLE is the default of --log-format.
+    """
+    end = words.index("--") if "--" in words else len(words)
+    words = words[:end]
+    quiet = sum(w == "--quiet" or (w.count("q") if is_short(w) else 0) for w in words)
+    # Who asks for help gets it, and is no cron.
+    asks = not {"-h", "--help", "--version"}.isdisjoint(words)
+    named = last_value(words, _LOG_FORMAT) or environment.get(LOG_VARIABLE)
+    return Manner(named == "json", quiet >= 2 and not asks, "--nagios" in words)
+
+
+def is_short(word: str) -> bool:
+    """Say whether a word of a command line is one or more options of a letter, such as -nqq."""
+    return _SHORT.fullmatch(word) is not None
+
+
+def last_value(words: Sequence[str], option: str) -> str | None:
+    """Return what a long option has on a command line; None where it is not there."""
+    found = None
+    for place, word in enumerate(words):
+        if word == option:
+            found = next(iter(words[place + 1 :]), None)
+        elif word.startswith(f"{option}="):
+            found = word.partition("=")[2]
+    return found
 
 
 def add_common(parser: argparse.ArgumentParser, *, default: object) -> None:
@@ -49,10 +100,48 @@ def add_common(parser: argparse.ArgumentParser, *, default: object) -> None:
     group.add_argument(
         "--quiet",
         "-q",
-        action="store_true",
+        action="count",
         default=default,
-        help="print a line at the most",
+        help="print a line at the most; -qq, for cron: print nothing if the exit code is 0 or "
+        "another shardtool is at work, else a text that a mail has room for",
     )
+    group.add_argument(
+        _LOG_FORMAT,
+        choices=_FORMATS,
+        default=default,
+        help=f"warnings and errors on stderr as text or as JSON lines (default: ${LOG_VARIABLE}, "
+        "else text; what goes to systemd's journal has its level)",
+    )
+
+
+def node_named(
+    data: str | None, config: str | None, environment: Mapping[str, str]
+) -> tuple[str, str]:
+    """Return which node a command line means, found or not: 'data' or 'config', and its path.
+
+    Args:
+        data: what --data says.
+        config: what --influx-config says.
+        environment: os.environ.
+    """
+    if config is not None:
+        return "config", os.path.abspath(config)
+    return "data", os.path.abspath(data or environment.get("SHARDTOOL_DATA") or PACKAGED_DATA)
+
+
+def refuse_contradictions(args: argparse.Namespace, manner: Manner) -> None:
+    """Refuse common options that can't both be done, and a default that is none.
+
+    Raises:
+        UsageError: there are such.
+    """
+    named = os.environ.get(LOG_VARIABLE)
+    if args.log_format is None and named and named not in _FORMATS:
+        raise UsageError(f"{LOG_VARIABLE}: expected text or json, found {named!r}")
+    if manner.mail and args.json:
+        raise UsageError("-qq writes a mail for people and --json a document; give one of them")
+    if manner.nagios and (manner.mail or args.json):
+        raise UsageError("--nagios prints one line for a monitor: give it without --json and -qq")
 
 
 def add_yes(parser: argparse.ArgumentParser) -> None:
@@ -110,9 +199,8 @@ def confirmed(out: Output, question: str, *, yes: bool) -> bool:
     """
     if yes:
         return True
-    if not sys.stdin.isatty() or out.as_json:
-        why = "--json asks nothing" if out.as_json else "There is no terminal to ask on"
-        raise UsageError(f"{question} {why}: say --yes to do it")
+    if why := out.why_not_asked:
+        raise UsageError(f"{question} {why[0].upper()}{why[1:]}: say --yes to do it")
     print(f"{question} Type yes to go on: ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip() == "yes"
 

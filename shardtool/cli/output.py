@@ -1,4 +1,4 @@
-"""All output goes through here: lines, tables, JSON; nothing else prints.
+"""All output goes through here: lines, tables, JSON, and messages on stderr; nothing else prints.
 
 Everything from the disk is hostile: no control character, no escape sequence and no
 undecodable byte reaches the terminal.
@@ -6,12 +6,14 @@ undecodable byte reaches the terminal.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple, TextIO
 
+from shardtool.cli import exits
 from shardtool.words import plural
 
 _STYLES = {"bad": "31", "good": "32", "wait": "33", "bold": "1"}
@@ -69,17 +71,111 @@ def _who() -> str:
     return "even root" if os.geteuid() == 0 else "this user (unlike root)"
 
 
+# A message's level: its word in JSON, and its number for syslog and the journal (sd-daemon(3)).
+LEVELS = {"error": 3, "warning": 4, "info": 6}
+
+
+class Message(NamedTuple):
+    """What is told on stderr.
+
+    Args:
+        at: when.
+        level: one of LEVELS.
+        text: one line, not yet safe to be shown.
+        exit_code: of the last message of a command that did not end with 0; else None.
+    """
+
+    at: datetime
+    level: str
+    text: str
+    exit_code: int | None = None
+
+
+class Log:
+    """Where messages go: stderr, a line each, as text or as a JSON object.
+
+    Args:
+        as_json: JSON lines, whatever reads them; else text, as the journal takes it where stderr
+            leads there.
+        command: which one is running; empty as long as that is not known.
+    """
+
+    def __init__(self, *, as_json: bool = False, command: str = "") -> None:
+        self.as_json = as_json
+        self.command = command
+        self.has_ended = False  # the exit code was told
+
+    def tell(self, text: str, *, level: str = "warning", exit_code: int | None = None) -> None:
+        """Tell a message; what is secret in it stands as dots."""
+        from shardtool.cli.redaction import redacted  # most runs have nothing to say
+
+        text = redacted(text, sys.argv, os.environ)
+        self.has_ended = self.has_ended or exit_code is not None
+        self.take(Message(datetime.now(UTC), level, text, exit_code))
+
+    def end(self, code: int) -> None:
+        """Tell the exit code in the last line, for machines, where no message has told it yet."""
+        if self.as_json and code != exits.DONE and not self.has_ended:
+            level = "warning" if code in (exits.ATTENTION, exits.INTERRUPTED) else "error"
+            self.tell(exits.MEANINGS.get(code, ""), level=level, exit_code=code)
+
+    def take(self, message: Message) -> None:
+        """Write a message. Where stderr can't be written there is nobody to tell, and the exit
+        code has to do."""
+        with contextlib.suppress(OSError):
+            print(self._line(message), file=sys.stderr)
+
+    def _line(self, message: Message) -> str:
+        if self.as_json:
+            return self._json(message)
+        prefix = f"<{LEVELS[message.level]}>" if is_journal(sys.stderr) else ""
+        return f"{prefix}shardtool: {safe(message.text)}"
+
+    def _json(self, message: Message) -> str:
+        import json
+
+        content: dict[str, object] = {
+            "time": message.at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            "level": message.level,
+            "command": self.command or None,
+            # Safe here too: half a surrogate pair is no character that every reader takes.
+            "message": safe(message.text.removeprefix("warning: ")),
+        }
+        if message.exit_code is not None:
+            content["exit_code"] = message.exit_code
+        return json.dumps(content)
+
+
+def is_journal(stream: TextIO) -> bool:
+    """Say whether a stream leads to systemd's journal, as $JOURNAL_STREAM tells (systemd.exec(5)):
+    a descendant may have it too, and have sent the stream elsewhere."""
+    named = os.environ.get("JOURNAL_STREAM")
+    if not named:
+        return False
+    try:
+        entry = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return named == f"{entry.st_dev}:{entry.st_ino}"
+
+
 class Output:
     """Where a command tells what it found: people's text or one JSON document, and stderr.
 
     Args:
         as_json: one document on stdout and no text.
         quiet: no more than a line.
+        log: where messages go; stderr as text without it.
+        mail: all of it becomes a mail, if anything does: see cli.mail.
     """
 
-    def __init__(self, *, as_json: bool, quiet: bool) -> None:
+    def __init__(
+        self, *, as_json: bool, quiet: bool, log: Log | None = None, mail: bool = False
+    ) -> None:
         self.as_json = as_json
         self.quiet = quiet
+        self.mail = mail
+        self.log = log or Log()
         self.colors = (
             sys.stdout.isatty()
             and not os.environ.get("NO_COLOR")
@@ -89,6 +185,8 @@ class Output:
     @property
     def width(self) -> int:
         """Columns that a table may take: the terminal's, 80 where there is none."""
+        if self.mail:
+            return 80
         try:
             return os.get_terminal_size(sys.stdout.fileno()).columns or 80
         except (OSError, ValueError):
@@ -107,9 +205,32 @@ class Output:
             whole = {"schema": f"shardtool/{name}/1", **content}
             print(json.dumps(whole, indent=2, ensure_ascii=True))
 
+    @property
+    def draws(self) -> bool:
+        """There is a terminal on stderr, and something that moves may be drawn there."""
+        return sys.stderr.isatty() and not self.quiet and not self.log.as_json
+
+    @property
+    def why_not_asked(self) -> str:
+        """Why nobody can be asked a question, in words; empty where somebody can."""
+        if self.as_json:
+            return "--json asks nothing"
+        if self.mail or self.log.as_json:
+            return f"{'-qq' if self.mail else '--log-format json'} asks nothing"
+        return "" if sys.stdin.isatty() else "there is no terminal to ask on"
+
     def warn(self, text: str) -> None:
         """Print a line on stderr, whatever stdout carries."""
-        print(f"shardtool: {safe(text)}", file=sys.stderr)
+        self.log.tell(text)
+
+    def note(self, text: str) -> None:
+        """Print a line on stderr that warns of nothing: stdout carries something else."""
+        self.log.tell(text, level="info")
+
+    def wrong(self, text: str) -> None:
+        """Say in a line what is wrong, where a mail begins with it; else the report itself does."""
+        if self.mail:
+            self.log.tell(text)
 
     def styled(self, text: str, style: str) -> str:
         """Return `text` in a style of _STYLES where the terminal shows colors."""

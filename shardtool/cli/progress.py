@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -37,7 +36,7 @@ class Progress:
         self._unit = unit
         self._done = 0
         self._note = ""
-        self._wanted = sys.stderr.isatty() and not out.quiet
+        self._wanted = out.draws
         self._due = time.monotonic() + _QUIET_SECONDS
         self._bar: Bar | None = None
         self._task: TaskID | None = None

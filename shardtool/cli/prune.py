@@ -184,6 +184,16 @@ def _code(plan: Plan, outcome: Outcome | None = None) -> int:
     return exits.ATTENTION if attention else exits.DONE
 
 
+def _tell_wrong(plan: Plan, out: Output) -> None:
+    """Say what of a plan makes the exit code 3, where a mail begins with it."""
+    for kept in plan.keep:
+        if kept.needs_attention:
+            reasons = "; ".join(_reason_words(kept.reasons))
+            out.wrong(f"{kept.judged.shard.name}: {kept.judged.verdict}, kept: {reasons}")
+    for left in plan.unknown:
+        out.wrong(f"in the trash: {left.name}: not known to the journal: look at it yourself")
+
+
 def _question(plan: Plan) -> str:
     what = amount(len(plan.delete), "old shard", plan.reclaimable_bytes)
     if plan.finish:
@@ -192,6 +202,7 @@ def _question(plan: Plan) -> str:
 
 
 def _show_plan(plan: Plan, out: Output) -> None:
+    _tell_wrong(plan, out)
     if out.quiet:
         going = amount(len(plan.delete), "shard", plan.reclaimable_bytes)
         out.line(f"to delete: {going}, to keep: {plural(len(plan.keep), 'shard')}")

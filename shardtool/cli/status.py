@@ -19,6 +19,8 @@ from shardtool.cli.standing import (
 )
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.datadir.verdict import Judged, reclaimable_together
+from shardtool.disk.locks import Lock
+from shardtool.errors import UsageError
 from shardtool.words import plural, size
 
 DESCRIPTION = """\
@@ -39,7 +41,21 @@ verdicts of old shards:
 ON DISK counts blocks, as du does. RECLAIM is what the file system gives back
 when the shard goes: a file with hard links elsewhere is not in it.
 Times are UTC. Exit code 3 if a shard is suspect or unreadable, or if the trash
-holds what the journal does not know."""
+holds what the journal does not know.
+
+--nagios prints one line with performance data, and has a plugin's exit codes:
+  2 CRITICAL  what gets worse until the morning: a shard unreadable, a restore
+              half done, free space below --critical-free
+  1 WARNING   what can wait: values not in the new storage (they are safe in the
+              old shard, which prune keeps), a shard suspect, trash left over,
+              a journal that is damaged, free space below --warn-free
+  3 UNKNOWN   status could not find out, for whatever reason; wrong usage too
+  0 OK        all else, also while the migration runs
+
+examples:
+  shardtool status --watch
+  shardtool status -q --prometheus /var/lib/node_exporter/shardtool.prom
+  shardtool status --nagios --warn-free 20% --critical-free 5%"""
 
 _NAME = 10  # columns of a name in the table, so that 80 are enough
 # A marked shard is not green: a marker proves nothing.
@@ -65,23 +81,82 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="with --watch: how often (default: 2s)",
     )
+    parser.add_argument(
+        "--prometheus",
+        metavar="FILE",
+        help="write metrics for node_exporter's textfile collector; FILE ends in .prom",
+    )
+    parser.add_argument(
+        "--nagios", action="store_true", help="print the line of a monitoring plugin"
+    )
+    for level in ("warn", "critical"):
+        parser.add_argument(
+            f"--{level}-free",
+            metavar="SIZE",
+            help=f"with --nagios: {level} where less is free, such as 50G or 10%%",
+        )
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Look once and show it, or with --watch until interrupted."""
-    layout = find_layout(args.data, args.influx_config, dict(os.environ))
+    _refuse_contradictions(args, out)
     if args.watch:
-        return _watch(layout, args.every, out)
-    report = standing(layout)
+        return _watch(find_layout(args.data, args.influx_config, dict(os.environ)), args.every, out)
+    report, written = _look(args)
+    if args.nagios:
+        from shardtool.cli import plugin
+
+        return plugin.show(report, args, _totals(report), out)
+    _tell_wrong(report, out)
     out.document("status", _document(report))
     if out.quiet:
         out.line(_totals(report))
     else:
-        for line in _lines(report, out):
+        for line in [*_lines(report, out), *written]:
             out.line(line)
     for problem in report.problems:
         out.warn(problem)
     return exits.ATTENTION if report.needs_attention else exits.DONE
+
+
+def _refuse_contradictions(args: argparse.Namespace, out: Output) -> None:
+    """Refuse options that can't both be done.
+
+    Raises:
+        UsageError: there are such.
+    """
+    if args.watch and (args.prometheus is not None or args.nagios or out.mail):
+        raise UsageError(
+            "--watch goes on and on, and --prometheus, --nagios and -qq come to an end: give one"
+        )
+    if not args.nagios and (args.warn_free, args.critical_free) != (None, None):
+        raise UsageError("--warn-free and --critical-free are for --nagios, which is not there")
+
+
+def _look(args: argparse.Namespace) -> tuple[Standing, list[str]]:
+    """Look, and write the metrics where they are wanted; return what to say of that too."""
+    if args.prometheus is None:
+        return standing(find_layout(args.data, args.influx_config, dict(os.environ))), []
+    # Imported only here: a plain status does without.
+    from shardtool.cli.textfile import look_and_write
+
+    report, written = look_and_write(args, standing)
+    return report, [written]
+
+
+def _tell_wrong(report: Standing, out: Output) -> None:
+    """Say what makes the exit code 3, where a mail begins with it."""
+    for judged in report.shards:
+        if judged not in report.wrong and judged.shard.lock.state is not Lock.UNKNOWN:
+            continue
+        reasons = "; ".join(f"{reason.word}: {reason.detail}" for reason in judged.reasons)
+        out.wrong(f"{judged.shard.name}: {judged.verdict}: {reasons}")
+    for shard in report.inventory.new or ():
+        if shard.error:
+            out.wrong(f"{shard.name} (new): {shard.error}")
+    for item in report.left:
+        if item.action == "leave":
+            out.wrong(f"in the trash: {item.name}: not known to the journal")
 
 
 def _watch(layout: Layout, seconds: int, out: Output) -> int:

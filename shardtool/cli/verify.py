@@ -100,6 +100,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
     """Prove what has no receipt that holds, and show what is known of all."""
     if args.list and out.as_json:
         raise UsageError("--list prints JSON lines and --json one document; give one of them")
+    if args.list and out.mail:
+        raise UsageError("--list prints JSON lines and -qq a mail for people; give one of them")
     layout = find_layout(args.data, args.influx_config, dict(os.environ))
     begun = time.monotonic()
     inventory = take_inventory(layout)
@@ -110,8 +112,12 @@ def run(args: argparse.Namespace, out: Output) -> int:
     prove_into(proofs, to_read, args, layout, inventory, out, collecting=collecting)
     judged = tuple(as_found(judge(s, proofs.evidence.get(s.name))) for s in chosen)
     report = _Report(judged, proofs, time.monotonic() - begun)
+    for one in judged:
+        if one.verdict != "proven":
+            reasons = "; ".join(f"{r.word}: {r.detail}" for r in one.reasons)
+            out.wrong(f"{one.shard.name}: {one.verdict}: {reasons}")
     if args.list:
-        out.warn(_totals(report))
+        out.note(_totals(report))
     else:
         out.document("verify", _document(report))
         _show(report, inventory, out)

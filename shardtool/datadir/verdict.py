@@ -10,6 +10,8 @@ from shardtool.datadir.marker import MARKER
 from shardtool.disk.locks import Lock
 from shardtool.disk.tree import Links, reclaimable_links
 
+VERDICTS = ("unmigrated", "marked", "proven", "incomplete", "suspect", "busy", "unreadable")
+
 
 @dataclass(frozen=True)
 class Reason:
@@ -57,8 +59,7 @@ class Judged:
 
     Args:
         shard: the facts.
-        verdict: 'unmigrated', 'marked', 'proven', 'incomplete', 'suspect', 'busy' or
-            'unreadable'.
+        verdict: one of VERDICTS.
         reasons: why; empty for a shard that is marked or proven and nothing else.
         evidence: of a proof that holds, None where there is none.
     """

@@ -91,6 +91,36 @@ def write_new_file(path: Path, content: bytes, mode: int = 0o644) -> None:
         os.fsync(descriptor)
 
 
+def replace_file(directory: int, name: str, content: bytes) -> None:
+    """Write a file in the place of the one of that name, if there is one: whole, or not at all.
+
+    What is being written has a name of its own until then, `.NAME.PID`. What a killed process of
+    this number left under it goes, whatever it is; nothing is written through a link.
+
+    Args:
+        directory: a descriptor on its directory.
+        name: the file's; a link or a FIFO of that name is replaced, not followed.
+        content: all of it; everybody may read it.
+
+    Raises:
+        OSError: it could not be written; what had the name has it still.
+    """
+    new = f".{name}.{os.getpid()}"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(new, dir_fd=directory)
+    try:
+        with opened(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, dir_fd=directory) as file:
+            write_all(file, content)
+            os.fchmod(file, 0o644)
+            os.fsync(file)
+        os.rename(new, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(new, dir_fd=directory)
+        raise
+    os.fsync(directory)
+
+
 def make_directories(path: Path, *, like: Path, mode: int = 0o755) -> None:
     """Create `path` and what is missing above it, each synced, owned as `like` is owned.
 

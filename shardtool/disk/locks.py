@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shardtool.disk.durable import READ_DIRECTORY, opened
-from shardtool.errors import BusyError
+from shardtool.errors import AnotherShardtoolError
 
 # struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid, padding.
 _FLOCK = struct.Struct("hhqqi0q")
@@ -31,7 +31,8 @@ def exclusive(directory: Path, *, purpose: str) -> Iterator[None]:
         purpose: what the lock guards, for the message: "data directory", "snapshot directory".
 
     Raises:
-        BusyError: another process holds it; the message names its pid where the kernel tells.
+        AnotherShardtoolError: another process holds it; the message names its pid where the
+            kernel tells.
         OSError: the directory can't be opened.
     """
     with opened(directory, READ_DIRECTORY) as descriptor:
@@ -40,7 +41,7 @@ def exclusive(directory: Path, *, purpose: str) -> Iterator[None]:
         except BlockingIOError:
             pid = _flock_holder(descriptor)
             who = f"pid {pid}" if pid else "another process"
-            raise BusyError(
+            raise AnotherShardtoolError(
                 f"{directory}: expected to be the only shardtool on this {purpose}, "
                 f"found {who} at work on it; wait for it to end"
             ) from None

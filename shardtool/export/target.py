@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from shardtool.disk.durable import sync_directory, write_all
-from shardtool.errors import BusyError, ShardtoolError, UsageError, reason_of
+from shardtool.errors import AnotherShardtoolError, ShardtoolError, UsageError, reason_of
 from shardtool.export.packing import Compressor, compressor
 
 STDOUT = "-"
@@ -146,7 +146,7 @@ class Target:
 
         Raises:
             UsageError: the name is taken, or its compression is not installed.
-            BusyError: another shardtool is writing it.
+            AnotherShardtoolError: another shardtool is writing it.
             ShardtoolError: it can't be made.
         """
         self.name = name
@@ -307,8 +307,10 @@ class Target:
         finally:
             os.close(descriptor)
 
-    def _busy(self, temporary: Path) -> BusyError:
-        return BusyError(f"{self.name}: another shardtool is writing it ({temporary}); wait for it")
+    def _busy(self, temporary: Path) -> AnotherShardtoolError:
+        return AnotherShardtoolError(
+            f"{self.name}: another shardtool is writing it ({temporary}); wait for it"
+        )
 
     def _discard(self) -> None:
         self.raw.is_over = True

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from shardtool.datadir.verdict import Judged
 
+STAGES = ("empty", "0.7", "upgraded", "migrating", "migrated", "done")
 _MIGRATE = "shardtool migrate --wait"
 
 
@@ -14,7 +15,7 @@ class Stage:
     """A place in the journey.
 
     Args:
-        name: 'empty', '0.7', 'upgraded', 'migrating', 'migrated' or 'done'.
+        name: one of STAGES.
         words: what that means, in a sentence.
         next: the command to run; None where there is nothing to do.
         advice: what to know before running it; may be empty.

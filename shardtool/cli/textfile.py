@@ -1,0 +1,132 @@
+"""`shardtool status --prometheus FILE`: the look as a file for node_exporter's textfile collector.
+
+Where the look fails, the file says so: one that only went stale would be found out much later.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from shardtool import __version__
+from shardtool.cli.options import node_named
+from shardtool.cli.output import safe
+from shardtool.cli.snapshots import STORE_VARIABLE
+from shardtool.cli.standing import Standing
+from shardtool.datadir.layout import Layout, find_layout
+from shardtool.disk.durable import READ_DIRECTORY, opened, opened_quietly, replace_file
+from shardtool.errors import ShardtoolError, UsageError, reason_of
+from shardtool.monitor.metrics import Found, Look, text_of
+from shardtool.proof.evidence import held
+from shardtool.proof.receipts import Receipts
+from shardtool.snapshots.metadata import age_order, is_id
+
+_SUFFIX = ".prom"  # the collector reads no other files
+
+
+def look_and_write(
+    args: argparse.Namespace, look: Callable[[Layout], Standing]
+) -> tuple[Standing, str]:
+    """Find the node, look at it and write its metrics to args.prometheus.
+
+    Args:
+        args: the command line.
+        look: takes the look.
+
+    Returns:
+        What was found, and a line that says what was written.
+
+    Raises:
+        UsageError: the file can't be one of the collector's, or it would lie in the node's own
+            directories.
+        ShardtoolError: the file can't be written.
+        Exception: what find_layout and the look raise; the file says that it failed.
+    """
+    target = _target(args.prometheus)
+    begun = time.monotonic()
+    found: Found | None = None
+    try:
+        layout = find_layout(args.data, args.influx_config, dict(os.environ))
+        _refuse_inside(target, layout)
+        found = _found(look(layout))
+    except UsageError:
+        raise
+    except BaseException:
+        # Ctrl-C and a time limit too: whoever watches the file has to learn of it.
+        with contextlib.suppress(ShardtoolError):
+            _write(args, target, begun, None)
+        raise
+    written = _write(args, target, begun, found)
+    return found.report, f"metrics: {written:,} bytes in {safe(str(target))}"
+
+
+def _target(text: str) -> Path:
+    target = Path(text).absolute()
+    if target.suffix != _SUFFIX or text.endswith("/"):
+        raise UsageError(
+            f"--prometheus {text!r}: expected a file that ends in {_SUFFIX}, because the textfile "
+            "collector reads no other"
+        )
+    return target
+
+
+def _refuse_inside(target: Path, layout: Layout) -> None:
+    """Refuse to write among InfluxDB's own files, and our own."""
+    real = Path(os.path.realpath(target.parent))
+    for place in layout.places:
+        if real.is_relative_to(os.path.realpath(place)):
+            raise UsageError(
+                f"--prometheus {str(target)!r}: it lies in {place}, which is InfluxDB's; write "
+                "elsewhere"
+            )
+
+
+def _found(report: Standing) -> Found:
+    layout = report.layout
+    receipts = held(layout, (j.shard.name for j in report.shards), report.history).receipts
+    return Found(report, receipts, _last_proof(layout), _snapshots(layout))
+
+
+def _last_proof(layout: Layout) -> float | None:
+    """Return when a receipt was written last, holding or not: a server that goes on writing ends
+    those of the shards that it writes to."""
+    times = []
+    receipts = Receipts(layout)
+    for name in receipts.names():
+        with contextlib.suppress(OSError):
+            times.append((receipts.directory / f"{name}.json").lstat().st_mtime)
+    return max(times, default=None)
+
+
+def _snapshots(layout: Layout) -> tuple[float, ...]:
+    """Return when each snapshot was made; its name tells, and none has one that is not whole."""
+    store = os.environ.get(STORE_VARIABLE) or layout.snapshots
+    try:
+        with opened_quietly(Path(store), READ_DIRECTORY) as directory:
+            return tuple(age_order(name)[0] for name in os.listdir(directory) if is_id(name))
+    except OSError:
+        return ()
+
+
+def _write(args: argparse.Namespace, target: Path, begun: float, found: Found | None) -> int:
+    """Write the file and return its length in bytes.
+
+    Raises:
+        ShardtoolError: it can't be written; the one that was there stands.
+    """
+    _, named = node_named(args.data, args.influx_config, os.environ)
+    seconds = time.monotonic() - begun
+    content = text_of(Look(safe(named), __version__, time.time(), seconds, found))
+    try:
+        with opened(target.parent, READ_DIRECTORY) as directory:
+            replace_file(directory, target.name, content)
+    except OSError as error:
+        raise ShardtoolError(
+            f"{target}: expected to write the metrics, found: {reason_of(error)}; the directory "
+            "has to be there, and writable for this user"
+        ) from None
+    return len(content)
