@@ -42,6 +42,7 @@ COMMANDS = {
     "rescue": "send what the migration left behind to the running 0.8",
     "accept": "say that a shard may go although it loses values",
     "prune": "delete old shards that the new storage has",
+    "report": "one view of it all, of one node or several; a page for a ticket",
     "history": "what was done, when, on what evidence",
 }
 

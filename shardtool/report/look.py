@@ -58,12 +58,13 @@ def made_now(command: str) -> model.Made:
     return model.Made(__version__, socket.gethostname(), now, command)
 
 
-def look(layout: Layout, store: Path, made: model.Made) -> model.Node:
+def look(layout: Layout, store: str, made: model.Made) -> model.Node:
     """Look at a node once.
 
     Args:
         layout: the node.
-        store: the directory of its snapshots; it need not be there.
+        store: the directory of its snapshots, which need not be there, or a URL, which is not
+            asked: what a report tells is from what is on disk.
         made: who looks.
 
     Raises:
@@ -234,16 +235,18 @@ def _loss(shard: str, loss: Loss) -> model.Loss:
     )
 
 
-def _snapshots(store: Path) -> model.Snapshots:
+def _snapshots(store: str) -> model.Snapshots:
+    if "://" in store:
+        return model.Snapshots(store, False, (), "")
     try:
         # A node's own place comes into being with its first backup.
-        found = list_store(store).snapshots if os.path.lexists(store) else ()
+        found = list_store(Path(store)).snapshots if os.path.lexists(store) else ()
     except ShardtoolError as error:
-        return model.Snapshots(str(store), (), str(error))
+        return model.Snapshots(store, True, (), str(error))
     except OSError as error:
-        return model.Snapshots(str(store), (), f"{store}: {reason_of(error)}")
+        return model.Snapshots(store, True, (), f"{store}: {reason_of(error)}")
     listed = tuple(shaped(model.Snapshot, as_json(snapshot)) for snapshot in found)
-    return model.Snapshots(str(store), listed, "")
+    return model.Snapshots(store, True, listed, "")
 
 
 def _attention(
@@ -256,7 +259,8 @@ def _attention(
     losing = [s.losing for s in old if s.is_shard and s.losing and not s.losing.accepted]
     if losing:
         lost = sum(proof.lost for proof in losing)
-        yield f"{plural(lost, 'value')} of {plural(len(losing), 'shard')} not in the new storage"
+        of = plural(len(losing), "shard")
+        yield f"{plural(lost, 'value')} of {of} not in the new storage, and nobody accepted that"
     for judged in found.wrong:
         words = "; ".join(f"{r.word} {r.detail}".strip() for r in judged.reasons)
         yield f"{judged.shard.name}: {judged.verdict}: {words}"

@@ -267,9 +267,16 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Snapshots:
-    """The snapshots of a node, oldest first; `problem`: why they can't be listed, else empty."""
+    """The snapshots of a node, oldest first.
+
+    Args:
+        store: the directory, or the URL of a store elsewhere.
+        is_listed: they were looked for; a store elsewhere is not asked by a report.
+        problem: why they can't be listed, else empty.
+    """
 
     store: str
+    is_listed: bool
     snapshots: tuple[Snapshot, ...]
     problem: str
 

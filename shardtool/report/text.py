@@ -135,12 +135,13 @@ def _losses(report: Report) -> Iterator[str]:
 def _rest(report: Report, view: View) -> Iterator[str]:
     for node, summary in zip(report.nodes, view.nodes, strict=True):
         who = f"{safe(summary.label)}: " if len(report.nodes) > 1 else ""
-        snapshots = node.snapshots.snapshots
+        snapshots, listed = node.snapshots.snapshots, node.snapshots.is_listed
         if not who:
             newest = snapshots[-1] if snapshots else None
             age = instant(node.made.at) - instant(newest.created_at) if newest else 0
             told = f", the newest {duration(max(age, 0))} old" if newest else ""
-            yield f"snapshots: {len(snapshots)}{told}"
+            where = f"in {safe(node.snapshots.store)}, which was not asked"
+            yield f"snapshots: {len(snapshots)}{told}" if listed else f"snapshots: {where}"
             accepted = [one.shard for one in node.accepted if one.holds]
             if accepted:
                 yield f"losses accepted: {safe(names(accepted, 8))}"

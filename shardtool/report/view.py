@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from shardtool.datadir.inventory import by_age
 from shardtool.report.model import Gone, Node, OldShard, Report
 from shardtool.report.reading import instant
 from shardtool.words import duration, names, plural
@@ -166,24 +167,22 @@ def view_of(report: Report) -> View:
 def _shards(nodes: Sequence[Node], *, is_merged: bool) -> Iterator[ClusterShard]:
     there = [{shard.id: shard for shard in node.shards} for node in nodes]
     gone = [{one.id: one for one in node.gone} for node in nodes]
-    reported = {node.raft.server for node in nodes}
+    reported = {node.raft.server for node in nodes if node.raft.server is not None}
     owners: dict[str, set[int]] = {}
     for shard in (shard for shards in there for shard in shards.values()):
         owners.setdefault(shard.id, set()).update(shard.servers)
-    found = {name for by_name in (*there, *gone) for name in by_name}
-    for name in sorted(found, key=lambda name: (len(name), name)):
+    found = {name for shards in there for name in shards}
+    found |= {name for deleted in gone for name in deleted}
+    for name in sorted(found, key=by_age):
         servers = owners.get(name, set())
-        copies = []
-        proofs = []
-        for place, node in enumerate(nodes):
-            shard = there[place].get(name)
-            if shard is not None:
-                proofs.append(shard)
-            copy = _copy(place, node, shard, gone[place].get(name), servers)
-            if copy is not None:
-                copies.append(copy)
+        copies = (
+            _copy(place, node, there[place].get(name), gone[place].get(name), servers)
+            for place, node in enumerate(nodes)
+        )
+        here = tuple(copy for copy in copies if copy is not None)
+        lying = [shards[name] for shards in there if name in shards]
         unreported = tuple(sorted(servers - reported)) if is_merged else ()
-        yield _shard(name, tuple(copies), proofs, unreported)
+        yield _shard(name, here, lying, unreported)
 
 
 def _copy(
