@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shardtool.cli import exits
 from shardtool.cli.options import amount
 from shardtool.cli.output import Output, safe
 from shardtool.cli.snapshots import add_store, meter, store_of, verified_json
-from shardtool.datadir.layout import find_layout
-from shardtool.datadir.server import find_server
+from shardtool.datadir.layout import Layout, find_layout
+from shardtool.datadir.server import Search, find_server
 from shardtool.disk.locks import exclusive
 from shardtool.errors import BusyError
+from shardtool.snapshots.address import Address
 from shardtool.snapshots.backup import Backup, find_sources, take_snapshot
 from shardtool.snapshots.pending import refuse_half_restored
 from shardtool.snapshots.store import create_store, refuse_overlap
+
+if TYPE_CHECKING:
+    from shardtool.snapshots.remote.upload import Sent
 
 DESCRIPTION = """\
 Copies raft, wal and InfluxDB's config.toml into a snapshot: a directory named
@@ -53,21 +61,55 @@ def run(args: argparse.Namespace, out: Output) -> int:
     """Take a snapshot and tell where it is; return the exit code."""
     layout = find_layout(args.data, args.influx_config, dict(os.environ))
     store = store_of(args, layout)
-    with exclusive(layout.anchor, purpose="data directory"):
-        refuse_half_restored(layout)
-        refuse_overlap(layout, store)
-        find_sources(layout)  # what is missing is told before a store is created
-        search = find_server(layout)
-        if search.server is not None and not args.live:
-            raise BusyError(
-                f"{layout.name}: expected no server on it, found {search.server}; "
-                "stop it, or copy all the same with --live"
-            )
-        create_store(store)
-        with exclusive(store, purpose="snapshot directory"):
-            made = take_snapshot(layout, store, meter(out), live=args.live, search=search)
+    made: Backup | Sent
+    if isinstance(store, Address):
+        made = _into_bucket(layout, store, args, out)
+    else:
+        made = _into_directory(layout, store, args, out)
     _tell(made, _same_options(args), out)
     return exits.DONE
+
+
+def _into_directory(layout: Layout, store: Path, args: argparse.Namespace, out: Output) -> Backup:
+    with _held(layout):
+        refuse_overlap(layout, store)
+        find_sources(layout)  # what is missing is told before a store is created
+        search = _look_for_server(layout, live=args.live)
+        create_store(store)
+        with exclusive(store, purpose="snapshot directory"):
+            return take_snapshot(layout, store, meter(out), live=args.live, search=search)
+
+
+def _into_bucket(layout: Layout, store: Address, args: argparse.Namespace, out: Output) -> Sent:
+    from shardtool.snapshots.remote.bucket import Bucket
+    from shardtool.snapshots.remote.upload import back_up
+
+    with Bucket(store) as bucket:
+        return back_up(
+            layout,
+            bucket,
+            meter(out),
+            _held(layout),
+            lambda: _look_for_server(layout, live=args.live),
+            live=args.live,
+        )
+
+
+@contextlib.contextmanager
+def _held(layout: Layout) -> Iterator[None]:
+    with exclusive(layout.anchor, purpose="data directory"):
+        refuse_half_restored(layout)
+        yield
+
+
+def _look_for_server(layout: Layout, *, live: bool) -> Search:
+    search = find_server(layout)
+    if search.server is not None and not live:
+        raise BusyError(
+            f"{layout.name}: expected no server on it, found {search.server}; "
+            "stop it, or copy all the same with --live"
+        )
+    return search
 
 
 def _same_options(args: argparse.Namespace) -> str:
@@ -77,7 +119,7 @@ def _same_options(args: argparse.Namespace) -> str:
     return "".join(f" {option} {shlex.quote(value)}" for option, value in given if value)
 
 
-def _tell(made: Backup, option: str, out: Output) -> None:
+def _tell(made: Backup | Sent, option: str, out: Output) -> None:
     for warning in made.warnings:
         out.warn(f"warning: {warning}")
     snapshot = verified_json(made.path, made.verified)
@@ -93,5 +135,9 @@ def _tell(made: Backup, option: str, out: Output) -> None:
         out.line()
         out.line(f"verify again  shardtool snapshots verify {metadata.id}{safe(option)}")
         quoted = safe(shlex.quote(str(made.path)))
-        out.line(f"by hand       cd {quoted} && sha256sum -c manifest-sha256.txt")
+        if isinstance(made.path, Address):
+            out.line(f"by hand       aws s3 sync {quoted} {metadata.id} && cd {metadata.id} && \\")
+            out.line("                sha256sum -c manifest-sha256.txt")
+        else:
+            out.line(f"by hand       cd {quoted} && sha256sum -c manifest-sha256.txt")
         out.line(f"put it back   shardtool restore {metadata.id}{safe(option)}")

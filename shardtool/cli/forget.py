@@ -10,13 +10,12 @@ from shardtool.cli.options import amount, count_of, seconds_of
 from shardtool.cli.output import Output, safe
 from shardtool.cli.snapshots import add_store, meter, node_of, store_of
 from shardtool.datadir.layout import Layout
-from shardtool.disk.locks import exclusive
 from shardtool.errors import UsageError
 from shardtool.journal import Journal
-from shardtool.snapshots.forget import Forgotten, forget
+from shardtool.snapshots.forget import Forgotten
+from shardtool.snapshots.opened import OpenStore, open_place
 from shardtool.snapshots.retention import Plan, Rules, plan_forget
-from shardtool.snapshots.store import Listing, list_store, opened_store, remove_leftovers
-from shardtool.snapshots.verify import verify
+from shardtool.snapshots.store import Listing
 from shardtool.words import plural, size
 
 DESCRIPTION = """\
@@ -56,20 +55,20 @@ def run(args: argparse.Namespace, out: Output) -> int:
         raise UsageError("forget needs a rule: --keep-last N, --keep-within AGE, or both")
     layout = node_of(args)
     store = store_of(args, layout)
-    with opened_store(store) as directory, exclusive(store, purpose="snapshot directory"):
-        listing = list_store(store)
+    with open_place(store, alone=True) as found:
+        listing = found.listing()
         plan = plan_forget(
             [snapshot.id for snapshot in listing.snapshots if not snapshot.problem],
             rules,
             time.time(),
-            lambda name: verify(directory, name, meter(out)).good,
+            lambda name: found.verify(name, meter(out)).good,
         )
         done = None
         if not args.dry_run:
-            failures = remove_leftovers(directory)
+            failures = found.remove_leftovers()
             for failure in failures:
                 out.warn(f"warning: {store}: could not be removed: {failure}")
-            done = _forget(directory, plan, layout, str(store))
+            done = _forget(found, plan, layout, str(store))
     _document(plan, listing, done, str(store), out)
     _show(plan, listing, done, out)
     unreadable = any(snapshot.problem for snapshot in listing.snapshots)
@@ -77,7 +76,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     return exits.ATTENTION if plan.damaged or unreadable or failed else exits.DONE
 
 
-def _forget(directory: int, plan: Plan, layout: Layout | None, store: str) -> Forgotten:
+def _forget(found: OpenStore, plan: Plan, layout: Layout | None, store: str) -> Forgotten:
     if not plan.remove:
         return Forgotten((), 0, ())
     # The journal is in db: a node that has none, or a store alone, has no journal.
@@ -86,7 +85,7 @@ def _forget(directory: int, plan: Plan, layout: Layout | None, store: str) -> Fo
         journal.append(
             "forget-intent", store=store, snapshots=list(plan.remove), verified=plan.good
         )
-    done = forget(directory, plan)
+    done = found.forget(plan)
     if journal:
         journal.append(
             "forgotten",

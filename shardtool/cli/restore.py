@@ -17,16 +17,12 @@ from shardtool.datadir.server import find_server
 from shardtool.disk.locks import exclusive
 from shardtool.errors import BusyError, ShardtoolError, UsageError
 from shardtool.snapshots import restore
+from shardtool.snapshots.address import Place
 from shardtool.snapshots.metadata import CONFIG, Metadata, created_at
+from shardtool.snapshots.opened import open_place
 from shardtool.snapshots.pending import Pending, pending_restore
-from shardtool.snapshots.store import (
-    choose_another,
-    find_snapshot,
-    list_store,
-    opened_store,
-    refuse_inside,
-)
-from shardtool.snapshots.verify import Verification, verify
+from shardtool.snapshots.store import choose_another, find_snapshot, refuse_inside
+from shardtool.snapshots.verify import Verification
 
 DESCRIPTION = """\
 Verifies a snapshot and puts its raft and wal in place: bytes, modes, owners
@@ -177,7 +173,8 @@ def _with_doubt(question: str, doubt: tuple[str, ...]) -> str:
 def _restore_elsewhere(args: argparse.Namespace, layout: Layout | None, out: Output) -> int:
     target = Path(os.path.realpath(args.to))
     node = (*layout.places, layout.own) if layout is not None else ()
-    refuse_inside(target, (*node, store_of(args, layout)), "directory")
+    store = store_of(args, layout)
+    refuse_inside(target, (*node, *([store] if isinstance(store, Path) else [])), "directory")
     with _chosen(args, layout, out) as (directory, path, verified, metadata):
         warnings = restore.restore_to(directory, verified, target, meter(out))
     moves = restore.moves_into(target, metadata)
@@ -188,20 +185,22 @@ def _restore_elsewhere(args: argparse.Namespace, layout: Layout | None, out: Out
 @contextmanager
 def _chosen(
     args: argparse.Namespace, layout: Layout | None, out: Output
-) -> Iterator[tuple[int, Path, Verification, Metadata]]:
-    """Hold the store's lock and yield it with the snapshot that was asked for, verified."""
+) -> Iterator[tuple[int, Place, Verification, Metadata]]:
+    """Yield an open directory with the snapshot that was asked for, its place, and what
+    verifying it found; a store in a directory is locked meanwhile."""
     store = store_of(args, layout)
-    with opened_store(store) as directory, exclusive(store, purpose="snapshot directory"):
-        listing = list_store(store)
+    with open_place(store, alone=True) as found:
+        listing = found.listing()
         snapshot = find_snapshot(listing, store, args.id or "latest")
-        verified = verify(directory, snapshot.id, meter(out))
-        if not verified.good or verified.metadata is None:
-            first = verified.problems[0]
-            raise ShardtoolError(
-                f"{snapshot.path}: expected a good snapshot, found {first.path}: {first.what}; "
-                f"{choose_another(listing, snapshot.id)}, see shardtool snapshots verify"
-            )
-        yield directory, snapshot.path, verified, verified.metadata
+        with found.fetched(snapshot.id, meter(out)) as (directory, verified):
+            if not verified.good or verified.metadata is None:
+                first = verified.problems[0]
+                raise ShardtoolError(
+                    f"{snapshot.path}: expected a good snapshot, found {first.path}: "
+                    f"{first.what}; {choose_another(listing, snapshot.id)}, "
+                    "see shardtool snapshots verify"
+                )
+            yield directory, snapshot.path, verified, verified.metadata
 
 
 def _refuse_server(layout: Layout) -> tuple[str, ...]:
@@ -220,7 +219,7 @@ def _declined(out: Output) -> int:
     return exits.FAILED
 
 
-def _announce(moves: tuple[restore.Move, ...], path: Path, out: Output) -> None:
+def _announce(moves: tuple[restore.Move, ...], path: Place, out: Output) -> None:
     """Say, before the first rename, where everything is if this is the last that is heard."""
     for move in moves:
         if os.path.lexists(move.place):

@@ -14,15 +14,11 @@ from shardtool.cli.progress import Progress
 from shardtool.datadir.layout import PACKAGED_DATA, Layout, find_layout
 from shardtool.disk.copy import Meter
 from shardtool.errors import UsageError
+from shardtool.snapshots.address import Place, place_of
 from shardtool.snapshots.metadata import created_at
-from shardtool.snapshots.store import (
-    Listing,
-    Snapshot,
-    find_snapshot,
-    list_store,
-    opened_store,
-)
-from shardtool.snapshots.verify import Verification, verify
+from shardtool.snapshots.opened import OpenStore, open_place
+from shardtool.snapshots.store import Listing, Snapshot, find_snapshot
+from shardtool.snapshots.verify import Verification
 from shardtool.words import plural, size
 
 STORE_VARIABLE = "SHARDTOOL_SNAPSHOTS"
@@ -68,7 +64,7 @@ def add_store(parser: argparse.ArgumentParser, *names: str) -> None:
         "--store",
         dest="store",
         metavar="DIR",
-        help=f"the snapshot directory (default: ${STORE_VARIABLE}, "
+        help=f"the snapshot directory, or s3://BUCKET/PREFIX (default: ${STORE_VARIABLE}, "
         "else snapshots/ in the data directory)",
     )
 
@@ -85,16 +81,16 @@ def node_of(args: argparse.Namespace) -> Layout | None:
     return find_layout(args.data, args.influx_config, dict(os.environ))
 
 
-def store_of(args: argparse.Namespace, layout: Layout | None) -> Path:
-    """Return the snapshot directory: --store, $SHARDTOOL_SNAPSHOTS, or the node's own.
+def store_of(args: argparse.Namespace, layout: Layout | None) -> Place:
+    """Return the store of snapshots: --store, $SHARDTOOL_SNAPSHOTS, or the node's own directory.
 
     Raises:
-        UsageError: --store is empty.
+        UsageError: --store is empty, or a URL that names no place for snapshots.
         ShardtoolError: see find_layout.
     """
     named = _named_store(args)
     if named:
-        return Path(named).absolute()
+        return place_of(named)
     return (layout or find_layout(args.data, args.influx_config, dict(os.environ))).snapshots
 
 
@@ -117,14 +113,19 @@ def run(args: argparse.Namespace, out: Output) -> int:
         raise UsageError("snapshots list takes no ID; snapshots verify does")
     store = store_of(args, None)
     # A node's own place comes into being with its first backup; a named one must be there.
-    is_there = store.is_dir() or bool(_named_store(args))
-    listing = list_store(store) if is_there else Listing(())
-    if args.action == "verify":
-        return _verify(args.ids, store, listing, out)
-    return _list(store, listing, out)
+    if not _named_store(args) and isinstance(store, Path) and not store.is_dir():
+        return (
+            _verify(args.ids, store, None, out)
+            if args.action == "verify"
+            else _list(store, Listing(()), out)
+        )
+    with open_place(store) as found:
+        if args.action == "verify":
+            return _verify(args.ids, store, found, out)
+        return _list(store, found.listing(), out)
 
 
-def _list(store: Path, listing: Listing, out: Output) -> int:
+def _list(store: Place, listing: Listing, out: Output) -> int:
     damaged = [snapshot for snapshot in listing.snapshots if snapshot.problem]
     total = sum(snapshot.bytes for snapshot in listing.snapshots)
     out.document(
@@ -177,7 +178,7 @@ def as_json(snapshot: Snapshot) -> dict[str, object]:
     }
 
 
-def verified_json(path: Path, verified: Verification) -> dict[str, object]:
+def verified_json(path: Place, verified: Verification) -> dict[str, object]:
     """Return a verified snapshot as it stands in documents; `sha256` is its tag manifest's."""
     metadata = verified.metadata
     return {
@@ -191,21 +192,21 @@ def verified_json(path: Path, verified: Verification) -> dict[str, object]:
     }
 
 
-def _verify(ids: Sequence[str], store: Path, listing: Listing, out: Output) -> int:
+def _verify(ids: Sequence[str], store: Place, found: OpenStore | None, out: Output) -> int:
+    listing = found.listing() if found else Listing(())
     wanted = [find_snapshot(listing, store, name) for name in ids] or list(listing.snapshots)
     results = []
-    if wanted:
-        with opened_store(store) as directory:
-            for snapshot in wanted:
-                results.append(verify(directory, snapshot.id, meter(out)))
-                _tell(results[-1], out)
+    for snapshot in wanted:
+        assert found is not None  # without a store there was nothing to find
+        results.append(found.verify(snapshot.id, meter(out)))
+        _tell(results[-1], out)
     out.document(
         "snapshots-verify",
         {"store": str(store), "snapshots": [_result_json(store, result) for result in results]},
     )
     damaged = sum(not result.good for result in results)
-    found = f", {damaged} damaged" if damaged else ", all good" if results else ""
-    out.line(f"{plural(len(results), 'snapshot')} verified in {safe(str(store))}{found}")
+    how = f", {damaged} damaged" if damaged else ", all good" if results else ""
+    out.line(f"{plural(len(results), 'snapshot')} verified in {safe(str(store))}{how}")
     return exits.ATTENTION if damaged else exits.DONE
 
 
@@ -221,6 +222,6 @@ def _tell(result: Verification, out: Output) -> None:
         out.line(f"  {safe(problem.path)}: {safe(problem.what)}")
 
 
-def _result_json(store: Path, result: Verification) -> dict[str, object]:
+def _result_json(store: Place, result: Verification) -> dict[str, object]:
     problems = [{"path": problem.path, "what": problem.what} for problem in result.problems]
     return {**verified_json(store / result.id, result), "good": result.good, "problems": problems}

@@ -8,7 +8,7 @@ import os
 import pwd
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,6 @@ _LIVE_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.0, 1.5, 2.0, 2.0, 2.0, 2.0)
 # What a snapshot holds of a tree; sockets, FIFOs and devices have no content to copy.
 _COPIED = ("file", "directory", "link")
 
-_FREE_ROOM = "free room there, or name another place with --to DIR"
-
 
 @dataclass(frozen=True)
 class Backup:
@@ -70,6 +68,19 @@ class Backup:
     path: Path
     verified: Verification
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Onward:
+    """Where a snapshot goes from the directory in which it is taken.
+
+    Args:
+        is_taken: says whether an id is another one's there, and takes it if not.
+        elsewhere: what to do where the directory has no room, for messages.
+    """
+
+    is_taken: Callable[[str], bool]
+    elsewhere: str
 
 
 def find_sources(layout: Layout) -> dict[str, Path]:
@@ -91,7 +102,13 @@ def find_sources(layout: Layout) -> dict[str, Path]:
 
 
 def take_snapshot(
-    layout: Layout, store: Path, meter: Meter, *, live: bool, search: Search
+    layout: Layout,
+    store: Path,
+    meter: Meter,
+    *,
+    live: bool,
+    search: Search,
+    onward: Onward | None = None,
 ) -> Backup:
     """Snapshot the node into `store`, whose lock and the node's the caller holds.
 
@@ -104,21 +121,28 @@ def take_snapshot(
         meter: makes what counts the bytes.
         live: copy until two passes agree, instead of failing on the first change.
         search: who is running on the node, for the metadata and the warnings.
+        onward: where it goes from `store`, if that is not where it stays.
 
     Raises:
         ShardtoolError: it could not be taken; the line says why, and what is left of it.
     """
     sources = find_sources(layout)
+    elsewhere = onward.elsewhere if onward else "name another place with --to DIR"
+    free_room = f"free room there, or {elsewhere}"
     with opened_store(store) as directory:
         leftovers = remove_leftovers(directory)
         first = _survey(sources)
-        _check_room(store, directory, first)
+        check_room(store, directory, first, elsewhere)
         name = new_id(
-            time.time(), lambda taken: any(_exists(n, directory) for n in (taken, PARTIAL + taken))
+            time.time(),
+            lambda name: (
+                any(_exists(n, directory) for n in (name, PARTIAL + name))
+                or (onward is not None and onward.is_taken(name))
+            ),
         )
-        job = _Copy(sources, store, live=live)
+        job = _Copy(sources, store, live=live, free_room=free_room)
         try:
-            with told(store, "to write the snapshot", _FREE_ROOM):
+            with told(store, "to write the snapshot", free_room):
                 with _new_directory(PARTIAL + name, directory) as target:
                     with meter("copying", sum(entry.size for entry in first)) as counter:
                         job.run(target, counter)
@@ -144,7 +168,8 @@ def take_snapshot(
                 "the snapshot stands there, verified, but may not outlive a power cut: check the "
                 "disk and take another one"
             ) from None
-    warnings = [*_warnings(store, job, leftovers), *filter(None, [search.doubt])]
+    same_disk = () if onward else _same_disk(store, job)
+    warnings = [*same_disk, *_warnings(store, job, leftovers), *filter(None, [search.doubt])]
     return Backup(store / name, verified, tuple(warnings))
 
 
@@ -239,9 +264,12 @@ def _place(path: str, sources: Mapping[str, Path]) -> Path:
 class _Copy:
     """One copy of the sources into a directory, brought up to date until nothing moves."""
 
-    def __init__(self, sources: Mapping[str, Path], store: Path, *, live: bool) -> None:
+    def __init__(
+        self, sources: Mapping[str, Path], store: Path, *, live: bool, free_room: str
+    ) -> None:
         self.sources = sources
         self.live = live
+        self._free_room = free_room
         self._store = store
         self._target = -1
         self._copied: dict[str, tuple[Entry, str]] = {}  # files, with their SHA-256
@@ -337,7 +365,7 @@ class _Copy:
         try:
             with (
                 self._opened_source(entry.path) as source,
-                told(place, f"to copy it to {self._store}", _FREE_ROOM),
+                told(place, f"to copy it to {self._store}", self._free_room),
                 new_file(entry.path, dir_fd=self._target) as target,
             ):
                 digest, _ = reader.digest(source, counter, target=target, most=entry.size)
@@ -380,8 +408,14 @@ def _difference(before: Iterable[Entry], after: Iterable[Entry]) -> str | None:
     return min((entry.path for entry in changed), default=None)
 
 
-def _check_room(store: Path, directory: int, entries: list[Entry]) -> None:
+def check_room(store: Path, directory: int, entries: Collection[Entry], elsewhere: str) -> None:
     """Refuse to begin what will not fit.
+
+    Args:
+        store: where a bag of `entries` is to go, for messages.
+        directory: the same, open.
+        entries: of the payload.
+        elsewhere: what else to do than to free some room.
 
     Raises:
         ShardtoolError: the file system of the store has too little room or too few inodes.
@@ -393,13 +427,13 @@ def _check_room(store: Path, directory: int, entries: list[Entry]) -> None:
     if free < needed:
         raise ShardtoolError(
             f"{store}: expected room for {needed:,} bytes, found {free:,} free; "
-            "free some, or name another place with --to DIR"
+            f"free some, or {elsewhere}"
         )
     inodes = len(entries) + 8
     if room.f_files and room.f_favail < inodes:
         raise ShardtoolError(
             f"{store}: expected room for {inodes:,} names, found {room.f_favail:,} inodes free; "
-            "free some, or name another place with --to DIR"
+            f"free some, or {elsewhere}"
         )
 
 
@@ -443,15 +477,18 @@ def _node(layout: Layout, search: Search) -> dict[str, Any]:
     }
 
 
-def _warnings(store: Path, job: _Copy, leftovers: Iterable[str]) -> Iterator[str]:
-    for failure in leftovers:
-        yield f"{store}: what a killed run left could not be removed: {failure}"
+def _same_disk(store: Path, job: _Copy) -> Iterator[str]:
     raft = job.sources["raft"]
     if os.stat(store).st_dev == os.stat(raft).st_dev:
         yield (
             f"{store} is on the same file system as {raft}: a broken disk takes both; "
             "use --to DIR or SHARDTOOL_SNAPSHOTS"
         )
+
+
+def _warnings(store: Path, job: _Copy, leftovers: Iterable[str]) -> Iterator[str]:
+    for failure in leftovers:
+        yield f"{store}: what a killed run left could not be removed: {failure}"
     if CONFIG not in job.sources:
         yield "no config.toml was found, so none is in the snapshot; --influx-config names it"
     for path, kind in job.left_out:

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shardtool.datadir.layout import Layout
-from shardtool.disk.copy import Entry, Meter, survey
+from shardtool.disk.copy import Entry, Meter, Reader, survey
 from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
 from shardtool.disk.files import opened_file
 from shardtool.snapshots import bag
+from shardtool.snapshots.address import Place
 from shardtool.snapshots.metadata import DIRECTORIES
-from shardtool.snapshots.store import list_store, opened_store, sources_of
-from shardtool.snapshots.verify import verify
+from shardtool.snapshots.opened import open_place
+from shardtool.snapshots.store import sources_of
 
 _RAFT_LOG = "raft/log"
 _MOST_LOG = 1 << 30
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Newest:
             where it does not.
     """
 
-    store: Path
+    store: Place
     id: str = ""
     live: bool = False
     problem: str = ""
@@ -44,23 +44,24 @@ class Newest:
     raft_bytes: int | None = None
 
 
-def newest_snapshot(layout: Layout, store: Path, meter: Meter) -> Newest:
+def newest_snapshot(layout: Layout, store: Place, meter: Meter) -> Newest:
     """Verify the newest snapshot of `layout` in `store`, and compare it with the node.
 
     Args:
         layout: the node.
-        store: the snapshot directory; it need not be there.
+        store: the snapshot directory, which need not be there, or a place in a bucket, from
+            which every byte comes over the network.
         meter: makes what counts the bytes.
 
     Raises:
         ShardtoolError: the store, raft or wal can't be read.
     """
-    if not store.is_dir():
+    if isinstance(store, Path) and not store.is_dir():
         return Newest(store)
     sources = sources_of(layout)
-    with opened_store(store) as directory:
-        for snapshot in reversed(list_store(store).snapshots):
-            found = verify(directory, snapshot.id, meter)
+    with open_place(store) as opened:
+        for snapshot in reversed(opened.listing().snapshots):
+            found = opened.verify(snapshot.id, meter)
             metadata = found.metadata
             if metadata is not None and metadata.sources.get("raft") != str(sources["raft"]):
                 continue  # of another node, that keeps its snapshots here too
@@ -70,22 +71,39 @@ def newest_snapshot(layout: Layout, store: Path, meter: Meter) -> Newest:
             if problem:
                 return Newest(store, snapshot.id, live, problem)
             logs = {e.path[4:]: e.size for e in entries if e.path.startswith("wal/")}
-            log = store / snapshot.id / bag.PAYLOAD / _RAFT_LOG
-            begins = _is_beginning(log, sources["raft"] / "log")
+            sizes = {e.path: e.size for e in entries if e.kind == "file"}
+            begins = _beginning(
+                sources["raft"] / "log",
+                sizes.get(_RAFT_LOG),
+                found.digests.get(f"{bag.PAYLOAD}/{_RAFT_LOG}", ""),
+            )
             return Newest(store, snapshot.id, live, "", _changed(entries, sources), logs, begins)
     return Newest(store)
 
 
-def _is_beginning(then: Path, now: Path) -> int | None:
-    """Return the length of a file if another begins with all of it; None if not."""
+def _beginning(now: Path, size: int | None, sha256: str) -> int | None:
+    """Return `size` if the first so many bytes of a file have that SHA-256; None if not.
+
+    Args:
+        now: the file.
+        size: of what was there then, in bytes; None where nothing was.
+        sha256: of the same, in hex, verified.
+    """
+    if size is None or size > _MOST_LOG:
+        return None
     try:
-        with opened_file(then, _MOST_LOG) as (old, size), opened_file(now, _MOST_LOG) as (new, _):
-            while part := old.read(_CHUNK):
-                if new.read(len(part)) != part:
-                    return None
-            return size
+        with opened_file(now, _MOST_LOG) as (new, _), Reader() as reader:
+            found = reader.digest(new.fileno(), _Uncounted(), most=size)
+            return size if found == (sha256, size) else None
     except OSError:
         return None
+
+
+class _Uncounted:
+    """Counts nothing: this is a moment's work."""
+
+    def advance(self, count: int) -> None:
+        """Let it be."""
 
 
 def _changed(entries: Iterable[Entry], sources: dict[str, Path]) -> tuple[str, ...]:

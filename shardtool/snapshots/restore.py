@@ -47,6 +47,7 @@ from shardtool.disk.remove import remove_tree
 from shardtool.errors import ShardtoolError
 from shardtool.journal import Journal
 from shardtool.snapshots import bag
+from shardtool.snapshots.address import Place
 from shardtool.snapshots.metadata import Metadata, new_id
 from shardtool.snapshots.pending import Pending, Staged, pending_restore, write_pending
 from shardtool.snapshots.store import AS_WHOM, PRIVATE_DIRECTORY, describe, sources_of, told
@@ -407,7 +408,7 @@ def _mode_of_empty(target: Path) -> int:
     return mode
 
 
-def pending_of(snapshot: str, path: Path, stamp: str, moves: tuple[Move, ...]) -> Pending:
+def pending_of(snapshot: str, path: Place, stamp: str, moves: tuple[Move, ...]) -> Pending:
     """Return what goes into the pending file, once everything is staged.
 
     Raises:

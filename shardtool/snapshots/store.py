@@ -21,6 +21,7 @@ from shardtool.disk.durable import (
 )
 from shardtool.disk.remove import remove_tree
 from shardtool.errors import ShardtoolError
+from shardtool.snapshots.address import Place
 from shardtool.snapshots.bag import METADATA
 from shardtool.snapshots.metadata import (
     DIRECTORIES,
@@ -57,7 +58,7 @@ class Snapshot:
 
     Args:
         id: its name.
-        path: its directory.
+        path: its directory, or its place in a bucket.
         live: copied while a server could be running.
         files: regular files in it.
         bytes: their length.
@@ -66,7 +67,7 @@ class Snapshot:
     """
 
     id: str
-    path: Path
+    path: Place
     live: bool = False
     files: int = 0
     bytes: int = 0
@@ -208,7 +209,7 @@ def read_metadata(bag: int, name: str) -> Metadata:
     return found
 
 
-def find_snapshot(listing: Listing, store: Path, wanted: str) -> Snapshot:
+def find_snapshot(listing: Listing, store: Place, wanted: str) -> Snapshot:
     """Return the snapshot that the operator means.
 
     Args:

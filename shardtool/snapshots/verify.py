@@ -117,7 +117,12 @@ class Examined:
 
 
 def examine(
-    tags: Mapping[str, bytes], found: list[Entry], name: str, problems: Sequence[Problem] = ()
+    tags: Mapping[str, bytes],
+    found: list[Entry],
+    name: str,
+    problems: Sequence[Problem] = (),
+    *,
+    only_files: bool = False,
 ) -> Examined:
     """Given a bag's tag files and a list of all that is in it, say what is wrong. Pure.
 
@@ -126,12 +131,13 @@ def examine(
         found: every file and directory in the bag, as survey lists them.
         name: the id that its metadata must have.
         problems: what is known to be wrong already.
+        only_files: the bag lies where there are no directories, and none is missed.
     """
     all_wrong = [*problems]
     digests = _manifest_in(tags, bag.MANIFEST, all_wrong)
     metadata = _metadata_in(tags, name, all_wrong)
     _check_tag_files(tags, metadata, all_wrong)
-    all_wrong += _structure_problems(found, digests, metadata)
+    all_wrong += _structure_problems(found, digests, metadata, only_files=only_files)
     present = {entry.path: entry.size for entry in found if entry.kind == "file"}
     # A file whose length is wrong is told already, and it may be of any length.
     sizes = _sizes(metadata)
@@ -203,18 +209,25 @@ def _sizes(metadata: Metadata | None) -> dict[str, int]:
     return {f"{bag.PAYLOAD}/{entry.path}": entry.size for entry in entries}
 
 
+def _directories(metadata: Metadata | None) -> set[str]:
+    """Return the directories of a bag, by their paths in it, as far as they are known."""
+    entries = metadata.entries if metadata is not None else ()
+    named = {f"{bag.PAYLOAD}/{entry.path}" for entry in entries if entry.kind == "directory"}
+    return {bag.PAYLOAD} | named
+
+
 def _structure_problems(
-    found: list[Entry], digests: Mapping[str, str], metadata: Metadata | None
+    found: list[Entry],
+    digests: Mapping[str, str],
+    metadata: Metadata | None,
+    *,
+    only_files: bool,
 ) -> list[Problem]:
     """Given what is in a bag and what its manifest and metadata tell, return what is wrong."""
     files = {*bag.TAG_FILES, bag.TAG_MANIFEST, *digests}
-    directories = {bag.PAYLOAD}
     sizes = _sizes(metadata)
-    if metadata is not None:
-        directories |= {
-            f"{bag.PAYLOAD}/{entry.path}" for entry in metadata.entries if entry.kind == "directory"
-        }
-        files |= set(sizes)
+    files |= set(sizes)
+    directories = set() if only_files else _directories(metadata)
     wanted = dict.fromkeys(files, "file") | dict.fromkeys(directories, "directory")
     kinds = {entry.path: entry.kind for entry in found}
     # What is something else comes first: it is why all below it is missing.

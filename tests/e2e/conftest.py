@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,6 +17,10 @@ from fixtures.server import serve
 from tests.conftest import Run
 from tests.e2e.export_world import ALL_KINDS
 from tests.e2e.spaces_world import PASSWORD, World
+from tests.real.snapshot_world import make_node
+
+if TYPE_CHECKING:
+    from tests.e2e.s3_world import S3World
 
 
 @pytest.fixture
@@ -63,3 +68,22 @@ def spaces_world(tmp_path: Path, shardtool: Run) -> Iterator[Callable[..., World
             return World(node.path, shardtool, url, faults)
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """A real S3 server for all tests of a process; each has its own bucket."""
+    from tests.e2e.s3_world import moto  # moto's import takes a while that others need not wait
+
+    with moto() as url:
+        yield url
+
+
+@pytest.fixture
+def s3(s3_server: str, tmp_path: Path) -> Iterator[S3World]:
+    """A bucket behind a proxy, and a small node to back up."""
+    from tests.e2e.s3_world import s3_world
+
+    bucket = f"bucket-{uuid.uuid4().hex[:12]}"
+    with s3_world(s3_server, bucket, tmp_path / "home", make_node(tmp_path / "node")) as world:
+        yield world
