@@ -1,0 +1,309 @@
+"""deploy/ansible with real ansible-core: three nodes on this machine, a server process for each."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from fixtures import standin
+from fixtures.encode import Row
+from tests.conftest import Listing
+from tests.deploy.ansible_world import PLAYBOOK, SECRET, SHARDTOOL, Done, World, playbook
+from tests.needs import lacking
+
+NONE = {"node1": 0, "node2": 0, "node3": 0}
+COPIES = ["1/00001", "1/00003", "1/00004", "1/00006", "2/00002", "2/00005", "3/00003", "3/00006"]
+
+pytestmark = pytest.mark.timeout(900)
+Build: TypeAlias = Callable[..., World]
+List: TypeAlias = Callable[[Path], Listing]
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Iterator[Build]:
+    """Build a world whose servers end with the test."""
+    if not PLAYBOOK.exists():
+        lacking("ansible-core")
+    worlds: list[World] = []
+
+    def make(rows: Mapping[int, Iterable[Row]] | None = None) -> World:
+        worlds.append(World(tmp_path, rows))
+        return worlds[-1]
+
+    yield make
+    for world in worlds:
+        world.close()
+
+
+def fine(done: Done) -> Done:
+    """Insist that a run came to its end."""
+    assert (done.code, done.failed) == (0, []), done.printed[-5000:]
+    return done
+
+
+def ended(done: Done, *nodes: str) -> Done:
+    """Insist that a run ended on these nodes."""
+    assert (done.code, done.failed) == (2, [*nodes]), done.printed[-5000:]
+    return done
+
+
+@pytest.fixture
+def listed(listing: List) -> Callable[[World], dict[str, Listing]]:
+    """List all that is on the disks of a world's nodes: bytes, times, modes."""
+    return lambda world: {home.name: listing(home) for home in world.homes}
+
+
+@pytest.mark.slow
+def test_three_nodes_of_07_are_taken_to_pruned_and_a_second_run_changes_nothing(
+    build: Build, tmp_path: Path, listed: Callable[[World], dict[str, Listing]]
+) -> None:
+    world = build()
+    spaces = tmp_path / "spaces.toml"
+    spaces.write_text(_SPACES)
+    words = tmp_path / "words"
+    command = tmp_path / "shardtool"
+    command.write_text(f'#!/bin/sh\necho "$@" >> {words}\nexec {SHARDTOOL} "$@"\n')
+    command.chmod(0o755)
+    world.variables |= {
+        "shardtool_spaces_like_07": [],
+        "shardtool_spaces_file": str(spaces),
+        "shardtool_command": str(command),
+        "shardtool_secrets": {"ANOTHER_KEY": f"{SECRET}-too"},
+    }
+
+    # --check looks, says what there is to do, and changes nothing.
+    before = listed(world)
+    looked = fine(world.run("--check"))
+    assert looked.changed == NONE
+    assert "to do: stop, back up, install 0.8.3, start, migrate 4 old shards" in looked.text
+    assert listed(world) == before
+    assert world.running() == ["0.7.3"] * 3
+
+    # All of it. Whatever Ansible shows of what it does, no secret is in it.
+    done = fine(world.run("-vvv"))
+    assert SECRET not in done.printed
+    assert SECRET not in words.read_text()
+    assert world.running() == ["0.8.3"] * 3
+    assert world.old_shards() == []
+    for number in (1, 2, 3):
+        data = world.data(number)
+        assert len([*(data / "snapshots").glob("2*Z")]) == 1
+        assert len([*(data / "db/shard_db_v2").iterdir()]) > 4
+        assert "deleted" in world.events(number)
+    # Before anything was deleted, every copy of every shard was proven.
+    proven = world.report("before-prune")["cluster"]["shards"]
+    assert [one["id"] for one in proven] == [f"{number:05}" for number in range(1, 7)]
+    assert all(one["proven_everywhere"] for one in proven)
+    assert sum(len(one["copies"]) for one in proven) == len(COPIES)
+    assert "No old shard is left: 6 were deleted." in done.text
+    assert (tmp_path / "cluster/report/shardtool.html").read_text().startswith("<!DOCTYPE html>")
+
+    # Once more there is nothing to do: with and without --check nothing is changed.
+    before = listed(world)
+    assert fine(world.run()).changed == NONE
+    assert fine(world.run("--check")).changed == NONE
+    assert listed(world) == before
+    assert not [name for name in done.tasks() if "censored" in name]
+
+
+_SPACES = """
+[[spaces]]
+database = "test"
+name = "everything"
+regex = "/.*/"
+retentionPolicy = "inf"
+shardDuration = "7d"
+replicationFactor = 2
+
+[[spaces]]
+database = "metrics"
+name = "everything"
+regex = "/.*/"
+retentionPolicy = "inf"
+shardDuration = "30d"
+split = 2
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_ended_in_the_middle_is_gone_on_with_by_the_same_command(build: Build) -> None:
+    world = build()
+
+    # The install command fails on node 3: no server is started, on no node.
+    broken = f"[ {{{{ inventory_hostname }}}} != node3 ] && {_command(world, 'install')} 0.8.3"
+    ended(world.run(shardtool_install_command=broken), "node3")
+    assert [standin.installed(home) for home in world.homes] == ["0.8.3", "0.8.3", "0.7.3"]
+    assert world.running() == []
+
+    # The server of node 2 dies in its second shard: node 3 does not begin.
+    (world.homes[1] / "options").write_text("--die-after 1")
+    done = ended(world.run(), "node2")
+    assert "expected the server to answer, found it gone" in done.text
+    assert done.changed["node1"] > 0
+    snapshots = [[*(world.data(number) / "snapshots").glob("2*Z")] for number in (1, 2, 3)]
+    assert [len(several) for several in snapshots] == [1, 1, 1]
+    assert world.marked() == {1}
+    assert not list((world.data(3) / "db/shard_db").glob("*/MIGRATED"))
+
+    # It is started again, and all goes on from there.
+    (world.homes[1] / "options").unlink()
+    fine(world.run())
+    assert world.old_shards() == []
+    assert world.events(1).count("migration-started") == 1
+    assert world.events(2).count("migration-started") == 2
+    assert fine(world.run()).changed == NONE
+
+
+def _command(world: World, action: str) -> str:
+    inventory: Any = standin.inventory(world.path / "cluster")
+    command: str = inventory["influxdb"]["vars"][f"shardtool_{action}_command"]
+    return command.removesuffix(" 0.8.3")
+
+
+@pytest.mark.slow
+def test_a_blocker_on_one_node_ends_the_run_before_any_node_is_changed(
+    build: Build, listed: Callable[[World], dict[str, Listing]]
+) -> None:
+    world = build()
+    ruin = world.data(2) / "db/shard_db/00002"
+    (ruin / "CURRENT").unlink()
+    before = listed(world)
+    done = ended(world.run(), "node2")
+    assert "0.8 makes a new LevelDB in it" in done.text
+    assert "Nothing was changed." in done.text
+    assert (done.changed, listed(world)) == (NONE, before)
+    assert world.running() == ["0.7.3"] * 3
+
+    # And so it does where one node of the cluster was left out.
+    limited = ended(world.run("--limit", "node1"), "node1")
+    assert "raft knows 3 servers, and this play has 1 nodes" in limited.text
+    assert listed(world) == before
+
+
+@pytest.mark.slow
+def test_a_blocker_that_shows_only_when_07_is_stopped_starts_it_again_everywhere(
+    build: Build,
+) -> None:
+    world = build()
+    standin.stop(world.homes[2])
+    _unflushed(world.data(3))
+    standin.start(world.homes[2])
+    done = ended(world.run(), "node3")
+    assert "in 0.7's WAL alone" in done.text
+    assert "0.7 was started again." in done.text
+    assert world.running() == ["0.7.3"] * 3
+    assert not any((world.data(number) / "snapshots").exists() for number in (1, 2, 3))
+
+    # Whoever knows what it is may pass it by its id.
+    assert fine(world.run("--tags", "check,stop", shardtool_override=["wal-only"])).changed == {
+        "node1": 1,
+        "node2": 1,
+        "node3": 1,
+    }
+
+
+def _unflushed(data: Path) -> None:
+    """Have a node's WAL hold a value that none of its shards has."""
+    from fixtures import wal
+
+    point = wal.Point(1_340_000_000_000_000, 7, (1,))
+    request = wal.Request(1, 6, "test", "unflushed", ("n",), (point,))
+    log, index = wal.encode([request])
+    (data / "wal/log.1").write_bytes(log)
+    (data / "wal/index.1").write_bytes(index)
+
+
+@pytest.mark.slow
+def test_losses_end_the_run_before_any_node_is_pruned_until_they_are_rescued(
+    build: Build, tmp_path: Path
+) -> None:
+    trap = tmp_path / "trap"
+    hostile = "{{ lookup('pipe', 'touch " + str(trap) + "') }} \x1b[31m\"<script>"
+    world = build({5: [*_rows(hostile, 20), *_rows("cpu_load", 40)]})
+    done = ended(world.run(), "node2")
+    assert "00005: not proven, so nothing is pruned on any node" in done.text
+    assert "00005 incomplete: 20 of 60 values missing, 0 different" in done.text
+    assert "shardtool accept SHARD --because WHY" in done.text
+    assert world.old_shards() == COPIES
+    assert world.report("before-prune")["cluster"]["totals"]
+    assert "\x1b" not in done.printed
+    assert not trap.exists()
+
+    # Another shardtool at work is waited for.
+    fine(world.run(shardtool_rescue=True))
+    assert world.old_shards() == []
+    assert "rescued" in "".join(world.events(2))
+    assert not trap.exists()
+
+
+def _rows(series: str, count: int) -> list[Row]:
+    start = 1_330_000_000_000_000
+    return [
+        Row("test", series, "value", start + n * 1_000_000, n * 10_000 + 1, n / 3)
+        for n in range(1, count + 1)
+    ]
+
+
+# -- what is wrong with the variables: no node is asked anything --
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Callable[..., Done]:
+    """Run the playbook for a node that is not there, with these variables."""
+    if not PLAYBOOK.exists():
+        lacking("ansible-core")
+
+    def run(**variables: object) -> Done:
+        shared = {
+            "ansible_connection": "local",
+            "shardtool_data": str(tmp_path / "nothing"),
+            "shardtool_password": SECRET,
+            "shardtool_install_command": "true",
+            "shardtool_spaces_like_07": ["test"],
+            **variables,
+        }
+        file = tmp_path / "inventory.json"
+        kept = {name: value for name, value in shared.items() if value is not None}
+        file.write_text(json.dumps({"influxdb": {"hosts": {"node1": {}}, "vars": kept}}))
+        begun = time.monotonic()
+        done = playbook("-i", str(file), "-vvv")
+        assert time.monotonic() - begun < 60
+        assert SECRET not in done.printed
+        return ended(done, "node1")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"shardtool_install_command": None}, "missing required arguments: shardtool_install_c"),
+        ({"shardtool_version": "0.8.8"}, "value of shardtool_version must be one of: 0.8.0, 0.8.1"),
+        ({"shardtool_keep_snapshots": "many"}, "shardtool_keep_snapshots"),
+        ({"shardtool_pasword": "x"}, "shardtool_pasword: no variable of the role"),
+        ({"shardtool_influx_config": "/x"}, "one of shardtool_data and shardtool_influx_config"),
+        ({"shardtool_spaces_like_07": []}, "shardtool_spaces_file and shardtool_spaces_like_07"),
+        ({"shardtool_password_file": "/x"}, "one of shardtool_password and shardtool_password_fil"),
+        ({"shardtool_secrets": {"A KEY": SECRET}}, "A KEY: expected the name of an environment"),
+        ({"shardtool_secrets": {"KEY": f"{SECRET}\nmore"}}, "KEY: expected the name of an env"),
+        ({"shardtool_environment": {"AWS_SECRET_ACCESS_KEY": "x"}}, "put it into shardtool_secre"),
+        ({"shardtool_command": "/no/such"}, "/no/such: expected shardtool on node1, found:"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_wrong_variable_ends_the_run_at_once_and_says_which(
+    variables: dict[str, object], told: str, alone: Callable[..., Done]
+) -> None:
+    assert told in alone(**variables).text
+
+
+def test_the_playbook_and_the_example_are_sound() -> None:
+    if not PLAYBOOK.exists():
+        lacking("ansible-core")
+    done = playbook("-i", "inventory.example.yml", "--syntax-check")
+    assert done.code == 0, done.printed
