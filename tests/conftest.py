@@ -66,27 +66,28 @@ def strace() -> None:
         lacking("strace")
 
 
+def run_shardtool(
+    *args: str | Path, env: dict[str, str | None] | None = None, **settings: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run the installed shardtool; `env` adds to the environment, `None` takes a name away."""
+    wanted: dict[str, str | None] = {**os.environ, "SHARDTOOL_DATA": None, **(env or {})}
+    wanted["PYTHONPATH"] = str(REPOSITORY)
+    return subprocess.run(
+        [*COMMAND, *map(str, args)],
+        env={name: value for name, value in wanted.items() if value is not None},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **settings,
+    )
+
+
 @pytest.fixture
 def shardtool() -> Run:
-    """Run the installed shardtool; `env` adds to the environment, `None` takes a name away."""
-
-    def run(
-        *args: str | Path, env: dict[str, str | None] | None = None, **settings: Any
-    ) -> subprocess.CompletedProcess[str]:
-        wanted: dict[str, str | None] = {**os.environ, "SHARDTOOL_DATA": None, **(env or {})}
-        wanted["PYTHONPATH"] = str(REPOSITORY)
-        return subprocess.run(
-            [*COMMAND, *map(str, args)],
-            env={name: value for name, value in wanted.items() if value is not None},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            **settings,
-        )
-
-    return run
+    """Return what runs the installed shardtool; see run_shardtool."""
+    return run_shardtool
 
 
 @pytest.fixture

@@ -257,10 +257,13 @@ def _attention(
 ) -> Iterator[str]:
     """Yield what is not as it should be, the worst first."""
     losing = [s.losing for s in old if s.is_shard and s.losing and not s.losing.accepted]
-    if losing:
-        lost = sum(proof.lost for proof in losing)
-        of = plural(len(losing), "shard")
-        yield f"{plural(lost, 'value')} of {of} not in the new storage, and nobody accepted that"
+    for elsewhere, words in (
+        (False, "not in the new storage, and nobody accepted that"),
+        (True, "not in the new storage here, and other servers were not asked (verify --api)"),
+    ):
+        some = [proof.lost for proof in losing if proof.elsewhere is elsewhere]
+        if some:
+            yield f"{plural(sum(some), 'value')} of {plural(len(some), 'shard')} {words}"
     for judged in found.wrong:
         words = "; ".join(f"{r.word} {r.detail}".strip() for r in judged.reasons)
         yield f"{judged.shard.name}: {judged.verdict}: {words}"

@@ -10,7 +10,7 @@ from shardtool.cli.history import rows_of
 from shardtool.cli.output import Output, safe, short, table_lines
 from shardtool.report.model import VERDICTS, Node, Report
 from shardtool.report.reading import instant
-from shardtool.report.view import View, unaccounted
+from shardtool.report.view import WORST_FIRST, ClusterShard, View, unaccounted
 from shardtool.report.words import headline, plan_words, steps
 from shardtool.words import duration, names, plural, size
 
@@ -100,16 +100,25 @@ def _open_shards(report: Report, view: View, out: Output) -> Iterator[str]:
         return
     rows = []
     for shard in found[:_MOST_ROWS]:
-        where = [f"{safe(view.nodes[c.node].label)} {c.verdict}" for c in shard.copies]
-        where += [f"server {number} no report" for number in shard.unreported]
         lost = f"{shard.lost:,}" if shard.lost else "-"
-        rows.append((shard.id, lost, short(names(where, 4), 60)))
+        rows.append((shard.id, lost, short(_where(shard, view), 48)))
     table = table_lines(("NOT PROVEN EVERYWHERE", "LOST", "WHERE"), rows, right="lrl")
     yield out.styled(table[0], "bold")
     yield from table[1:]
     if len(found) > len(rows):
         yield f"... and {plural(len(found) - len(rows), 'shard')} more; --json and --html have all"
     yield ""
+
+
+def _where(shard: ClusterShard, view: View) -> str:
+    """Say where a shard is what: 'incomplete on db2; proven on db1, db3'."""
+    parts = []
+    for verdict in WORST_FIRST:
+        on = [view.nodes[copy.node].label for copy in shard.copies if copy.verdict == verdict]
+        if on:
+            parts.append(f"{verdict} on {names(on, 3)}")
+    parts += [f"no report of server {number}" for number in shard.unreported]
+    return "; ".join(parts)
 
 
 def _losses(report: Report) -> Iterator[str]:

@@ -97,7 +97,7 @@ def timeline_of(report: Report, view: View) -> Timeline:
         tuple(_ticks(axis)),
         tuple(axis.percent(place) for place in axis.breaks),
         mark_width,
-        axis.width,
+        max(_WIDTH, axis.width),
         sum(shard.range is None for shard in shards),
         _words(shards),
     )
@@ -151,7 +151,7 @@ class _Axis:
             at += max(round(step * min(gap, _LONGEST_GAP)), step * room[day])
             if gap > _LONGEST_GAP:
                 breaks.append(at - round(step * _LONGEST_GAP / 2) + step // 2)
-        return cls(places, tuple(breaks), max(_WIDTH, at + step))
+        return cls(places, tuple(breaks), at + step)
 
     def percent(self, place: int) -> float:
         """Return a place in percent of the width."""
@@ -191,11 +191,12 @@ def _words(shards: Sequence[OldShard]) -> str:
 
 def _ticks(axis: _Axis) -> Iterator[Tick]:
     """Yield as many dates as there is room for."""
-    free = 0
+    label = _LABEL * min(1.0, axis.width / _WIDTH)
+    free = 0.0
     for day, place in axis.places.items():
-        if day and free <= place <= axis.width - _LABEL:
-            free = place + _LABEL
+        if day and free <= place <= axis.width - label:
+            free = place + label
             yield Tick(axis.percent(place), day)
     last = max(axis.places, default="")
-    if last and axis.places[last] - _LABEL >= free:
+    if last and axis.places[last] - label >= free:
         yield Tick(axis.percent(axis.places[last]), last, ends=True)

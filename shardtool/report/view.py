@@ -64,7 +64,7 @@ class ClusterShard:
         unreported: servers that have it by raft, and of which there is no report.
         values: how many it has, by its proofs.
         lost: how many of them are nowhere in the new storage.
-        elsewhere: some of the lost ones may be on other servers, which were not asked.
+        elsewhere: some of the lost ones may be on servers that were not asked.
         accepted: each copy that loses values was accepted.
     """
 
@@ -205,18 +205,20 @@ def _shard(
 ) -> ClusterShard:
     # The same losses on two servers are the same values: they count once.
     holding = [s.proof for s in there if s.proof is not None and s.proof.holds]
-    values = {proof.digest: proof.values for proof in holding}
     losing = [s.losing for s in there if s.losing is not None]
-    lost = {proof.losses_digest: proof.lost for proof in losing}
+    lost: dict[str, int] = {}
+    for proof in losing:
+        lost[proof.losses_digest] = max(lost.get(proof.losses_digest, 0), proof.lost)
     return ClusterShard(
         id=name,
         verdict=min((copy.verdict for copy in copies), key=WORST_FIRST.index),
         proven_everywhere=all(copy.is_proven for copy in copies) and not unreported,
         copies=copies,
         unreported=unreported,
-        values=max(values.values(), default=0),
+        values=max((proof.values for proof in holding), default=0),
         lost=sum(lost.values()),
-        elsewhere=any(proof.elsewhere for proof in losing),
+        # What one server has found missing for sure no other one need be asked for.
+        elsewhere=not lost.keys() <= {p.losses_digest for p in losing if not p.elsewhere},
         accepted=bool(losing) and all(proof.accepted for proof in losing),
     )
 

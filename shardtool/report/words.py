@@ -42,7 +42,9 @@ def _clauses(view: View) -> Iterator[str]:
         yield f"{all_shards}, {whole} proven{everywhere}"
         yield f"each of {plural(totals.values, 'value')} is in the new storage"
     elif totals.verdicts.keys() == {"unmigrated"}:
-        yield f"{all_shards}, none of them migrated yet"
+        yield f"{all_shards}, {'none of them' if totals.old_shards > 1 else 'not'} migrated yet"
+    elif totals.old_shards == 1:
+        yield f"1 old shard, not proven{everywhere}"
     else:
         verb = "is" if proven == 1 else "are"
         yield f"{proven:,} of {all_shards} {verb} proven{everywhere}"
@@ -52,13 +54,15 @@ def _clauses(view: View) -> Iterator[str]:
     if totals.elsewhere_values:
         of = plural(totals.elsewhere_shards, "shard")
         yield f"{plural(totals.elsewhere_values, 'value')} of {of} may be on other servers"
+    none_migrated = totals.verdicts.keys() == {"unmigrated"}
     for verdict, words in (
         ("marked", "marked and not proven"),
+        ("unmigrated", "not migrated yet"),
         ("suspect", "suspect"),
         ("unreadable", "unreadable"),
         ("busy", "busy"),
     ):
-        if totals.verdicts.get(verdict):
+        if totals.verdicts.get(verdict) and not none_migrated:
             count = totals.verdicts[verdict]
             yield f"{count:,} {'is' if count == 1 else 'are'} {words}"
     if totals.gone:
