@@ -40,9 +40,24 @@ that was root and the snapshot directory is the server's, to the server's user.
 With a server running it refuses (exit 4). --live copies all the same, until two
 passes find the same bytes, and marks the snapshot as live.
 
+With --to s3://BUCKET/PREFIX (pip install 'shardtool[s3]') it is staged in a
+private directory below $TMPDIR, else /var/tmp, as large as raft and wal are;
+each object is sent with its SHA-256, read back and compared, and the tag
+manifest makes it a snapshot at last. Requests that fail are done again for a
+minute. What a kill leaves there goes with a later backup or forget, when it is
+a day old. Let the bucket end incomplete multipart uploads by a lifecycle rule.
+
+For s3:// the usual names count: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+(AWS_SESSION_TOKEN), AWS_PROFILE with ~/.aws/credentials and ~/.aws/config (keys,
+region, endpoint_url, credential_process), else the role of the container, the
+web identity or the machine; AWS_REGION, AWS_ENDPOINT_URL, AWS_CA_BUNDLE. An
+endpoint may be http:// where it is written so. SSO and role_arn of a profile are
+AWS's own: eval "$(aws configure export-credentials --format env)"
+
 examples:
   shardtool backup
   shardtool backup --to /backup/influxdb
+  shardtool backup --to s3://backups/influxdb/node1
   shardtool --influx-config /opt/influxdb/shared/config.toml backup --live
 
 Verify without shardtool, in the snapshot's directory:

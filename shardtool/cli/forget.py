@@ -25,12 +25,15 @@ the others stays too, and where none at all is good, all stay (exit 3)."""
 
 EPILOG = """\
 A snapshot stays if any rule keeps it. Snapshots whose metadata can't be read
-are left alone: remove them by hand.
+are left alone: remove them by hand. In s3://BUCKET/PREFIX a tag manifest goes
+first, so that no half looks whole, and what killed runs left goes when it is a
+day old.
 
 examples:
   shardtool forget --keep-last 3 --dry-run
   shardtool forget --keep-last 3 --keep-within 30d
   shardtool forget --keep-within 8w --store /backup/influxdb
+  shardtool forget --keep-last 7 --store s3://backups/influxdb/node1
 
 exit codes: 0 done, 3 a snapshot is damaged or could not be removed"""
 

@@ -34,12 +34,14 @@ A restore that is killed in the middle is finished by the next one; where what
 it had staged is gone, `restore ID` restores anew. With --to, DIR appears with
 its whole content or not at all. It refuses while a server runs on the
 directory (exit 4), and a damaged snapshot (exit 1). Owners are set when it
-runs as root.
+runs as root. From s3://BUCKET/PREFIX a snapshot is fetched into a private
+directory below $TMPDIR, else /var/tmp, and verified there; see backup --help.
 
 examples:
   shardtool restore
   shardtool restore 20261124T175153Z --yes
-  shardtool restore latest --to /tmp/look    # raft, wal and config.toml"""
+  shardtool restore latest --to /tmp/look    # raft, wal and config.toml
+  shardtool restore --store s3://backups/influxdb/node1"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -31,12 +31,15 @@ verifies every byte: `snapshots list` (also plain `snapshots`) and
 EPILOG = """\
 A list reads names and metadata only; what is damaged inside, verify finds.
 Without shardtool, in a snapshot's directory: sha256sum -c manifest-sha256.txt
+s3://BUCKET/PREFIX needs 'shardtool[s3]'; shardtool backup --help has the AWS_*
+settings. There an id without a tag manifest is no snapshot, but unfinished.
 
 examples:
   shardtool snapshots
   shardtool snapshots verify
   shardtool snapshots verify latest --store /backup/influxdb
   shardtool snapshots verify 20261124T175153Z --json
+  shardtool snapshots --store s3://backups/influxdb/node1
 
 exit codes: 0 all good, 1 no such snapshot, 3 one is damaged"""
 

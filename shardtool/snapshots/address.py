@@ -13,7 +13,10 @@ SCHEME = "s3://"
 _ANY_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 # S3's own buckets are stricter; older ones and other servers' have capitals and underscores.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", re.ASCII)
-_LONGEST_PREFIX = 512  # in bytes; S3 has 1,024 for a whole key
+_LONGEST_KEY = 1024  # in bytes, as S3 has it
+_LONGEST_PREFIX = _LONGEST_KEY // 2
+# What obstore refuses, and what the XML of a listing can't carry.
+_NO_KEY = re.compile("[\0-\x1f\x7f\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,15 @@ class Address:
 
 
 Place = Path | Address
+
+
+def problem_with_key(place: Address) -> str:
+    """Given an object's place, say why it can't be there, or return ''."""
+    if _NO_KEY.search(place.prefix):
+        return "a control character in its name"
+    if len(place.prefix.encode()) > _LONGEST_KEY:
+        return f"a key of more than {_LONGEST_KEY:,} bytes"
+    return ""
 
 
 def place_of(named: str) -> Place:

@@ -59,11 +59,13 @@ class Proxy:
     Args:
         url: where it listens.
         trouble: what it does; to be set by a test at any time.
+        canned: returns the XML that it answers with instead of the server, or None.
         seen: all requests so far.
     """
 
     url: str
     trouble: Trouble = none
+    canned: Callable[[Request], bytes | None] = lambda request: None
     seen: list[Request] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     released: threading.Event = field(default_factory=threading.Event)
@@ -115,7 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length", 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
         beginning = self.rfile.read(min(length, 4096))
-        trouble = proxy.trouble(proxy.note(self.command, self.path, headers, beginning))
+        request = proxy.note(self.command, self.path, headers, beginning)
+        trouble = proxy.trouble(request)
         if trouble == "refuse":
             return self._reset()
         if trouble == "half":
@@ -127,7 +130,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reset()
         if trouble[:3].isdigit():
             return self._refuse(trouble)
-        status, headers, content = self._ask(body)
+        canned = proxy.canned(request)
+        if canned is not None:
+            return self._answer(200, [("Content-Type", "application/xml")], canned)
+        status, answered, content = self._ask(body)
         if trouble == "lose":
             return self._reset()
         if trouble == "flip" and content:
@@ -135,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
             content = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
         if trouble == "grow":
             content += b"x" * (8 << 20)
-        return self._answer(status, headers, content, cut=trouble == "cut")
+        return self._answer(status, answered, content, cut=trouble == "cut")
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _handle  # noqa: N815 - the library's names
 

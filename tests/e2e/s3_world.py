@@ -126,7 +126,7 @@ class S3World:
         """Return the snapshots that the command lists."""
         return [one["id"] for one in self.document("snapshots")["snapshots"]]
 
-    def keys(self) -> list[str]:
+    def all_keys(self) -> list[str]:
         """Return all keys of the bucket."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
         return [one["Key"] for page in pages for one in page.get("Contents", ())]
@@ -147,7 +147,7 @@ class S3World:
     def download(self, name: str, target: Path) -> Path:
         """Download a snapshot plainly, as any tool does."""
         prefix = f"influx/a/{name}/"
-        for key in self.keys():
+        for key in self.all_keys():
             if key.startswith(prefix):
                 file = target / key.removeprefix(prefix)
                 file.parent.mkdir(parents=True, exist_ok=True)

@@ -137,7 +137,7 @@ def _credentials(
                 config[key] = keys[name]  # type: ignore[literal-required]  # a key of _KEYS
         return None
     if command := profile.get("credential_process"):
-        return lambda: _from_process(command)
+        return _Asked(command, _from_process(command))
     if any(environment.get(name) for name in _ROLES):
         return None
     if way := next((way for way in _OTHER_WAYS if profile.get(way)), None):
@@ -222,6 +222,18 @@ def _content(file: Path, what: str) -> bytes:
         raise ShardtoolError(
             f"{file}: expected to read it ({what}), found: {reason_of(error)}"
         ) from None
+
+
+class _Asked:
+    """What a credential_process told; it is asked again when that expires."""
+
+    def __init__(self, command: str, told: S3Credential) -> None:
+        self._command = command
+        self._told: S3Credential | None = told
+
+    def __call__(self) -> S3Credential:
+        told, self._told = self._told, None
+        return told or _from_process(self._command)
 
 
 def _from_process(command: str) -> S3Credential:

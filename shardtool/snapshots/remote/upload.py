@@ -14,7 +14,7 @@ from shardtool.datadir.server import Search
 from shardtool.disk.copy import Counter, Meter
 from shardtool.errors import ShardtoolError
 from shardtool.snapshots import bag
-from shardtool.snapshots.address import Address
+from shardtool.snapshots.address import Address, problem_with_key
 from shardtool.snapshots.backup import Backup, Onward, take_snapshot
 from shardtool.snapshots.metadata import MOST_BYTES, DamagedError
 from shardtool.snapshots.remote.bucket import Bucket
@@ -93,8 +93,8 @@ def _take_back(bucket: Bucket, name: str) -> str:
         bucket.run(asyncio.wait_for(remove_objects(bucket, name), _TAKING_BACK))
     except (ShardtoolError, TimeoutError):
         return (
-            f"what was written of {name} could not be removed; a later backup or forget removes "
-            "it when it is a day old"
+            f"what was written of {name} could not be removed: if shardtool snapshots lists it, it "
+            "is whole; else a later backup or forget removes it when it is a day old"
         )
     return "what was written of the snapshot was removed"
 
@@ -108,6 +108,12 @@ async def _send(bucket: Bucket, source: Path, made: Backup, meter: Meter) -> Non
     name = made.verified.id
     paths = (*made.verified.digests, *bag.TAG_FILES)
     sizes = {path: (source / path).stat().st_size for path in paths}
+    for path in paths:
+        if problem := problem_with_key(bucket.address / name / path):
+            raise ShardtoolError(
+                f"{path.removeprefix('data/')}: expected a name that a bucket can have, found "
+                f"{problem}; the server writes no such name: move it away"
+            )
     last = (source / bag.TAG_MANIFEST).read_bytes()
     digests = {**made.verified.digests, **bag.parsed_manifest(last)}
     total = sum(sizes.values())

@@ -1,0 +1,427 @@
+"""A bad line, a bad server, a kill: no half snapshot, one line, and the next run works."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from shardtool.datadir.layout import find_layout
+from shardtool.datadir.server import Search
+from shardtool.errors import ShardtoolError
+from shardtool.snapshots.address import Address
+from shardtool.snapshots.remote.bucket import Bucket, Patience
+from shardtool.snapshots.remote.contents import list_bucket
+from shardtool.snapshots.remote.forget import remove_left
+from shardtool.snapshots.remote.reading import verify_there
+from shardtool.snapshots.remote.upload import back_up
+from tests.conftest import Mount
+from tests.e2e.s3_proxy import Request, Trouble
+from tests.e2e.s3_world import LAST, S3World
+from tests.real.snapshot_world import Uncounted
+
+# So impatient that a dead line is told at once.
+_HASTY = Patience(connect=2, silence=2, request=5, again=0.2)
+
+
+def only(number: int, trouble: str) -> Trouble:
+    """Do something to one request alone."""
+    return lambda request: trouble if request.number == number else ""
+
+
+def since(number: int, trouble: str) -> Trouble:
+    """Do something to a request and all after it."""
+    return lambda request: trouble if request.number >= number else ""
+
+
+def sending(name: str, trouble: str) -> Trouble:
+    """Do something to the writing of a file."""
+    return lambda request: (
+        trouble if request.method == "PUT" and request.path.endswith(name) else ""
+    )
+
+
+@pytest.fixture
+def here(s3: S3World, monkeypatch: pytest.MonkeyPatch) -> S3World:
+    """A world for calls in this process."""
+    for name, value in s3.environment().items():
+        if name.startswith("AWS_") or name in ("HOME", "TMPDIR"):
+            monkeypatch.setenv(name, value)
+    return s3
+
+
+def attempt(world: S3World, prefix: str, patience: Patience = _HASTY) -> str:
+    """Back up in this process; return the id."""
+    layout = find_layout(str(world.node), None, {})
+    with Bucket(Address(world.bucket, prefix), patience) as bucket:
+        made = back_up(
+            layout,
+            bucket,
+            Uncounted,
+            nullcontext(),
+            Search,
+            live=False,
+        )
+    return made.verified.id
+
+
+def complete(world: S3World, prefix: str) -> list[str]:
+    """Return the keys of tag manifests: what makes a snapshot."""
+    keys = [key for key in world.all_keys() if key.startswith(f"{prefix}/")]
+    return [key for key in keys if key.endswith(LAST)]
+
+
+def requests_of_a_backup(world: S3World) -> int:
+    attempt(world, "count")
+    return len(world.proxy.seen)
+
+
+def good(world: S3World, prefix: str) -> list[str]:
+    """Return the snapshots below a prefix, all of which must be good."""
+    with Bucket(Address(world.bucket, prefix)) as bucket:
+        found = [one.id for one in bucket.run(list_bucket(bucket)).snapshots]
+        for name in found:
+            assert bucket.run(verify_there(bucket, name, Uncounted)).problems == ()
+    return found
+
+
+def check_one_that_fails(world: S3World, number: int, trouble: str) -> None:
+    prefix = f"{trouble[:3]}{number}"
+    world.proxy.seen.clear()
+    world.proxy.trouble = only(number, trouble)
+    name = attempt(world, prefix, Patience(again=20))
+    world.proxy.trouble = lambda request: ""
+    assert good(world, prefix) == [name], number
+    assert world.is_clean()
+
+
+@pytest.mark.parametrize("number", [1, 2, 9, 16, 23])
+def test_a_request_whose_answer_is_lost_is_done_again(here: S3World, number: int) -> None:
+    check_one_that_fails(here, number, "lose")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", ["refuse", "lose", "half", "cut", "503 SlowDown", "500"])
+def test_any_one_request_may_fail(here: S3World, trouble: str) -> None:
+    for number in range(1, requests_of_a_backup(here) + 1):
+        check_one_that_fails(here, number, trouble)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", ["refuse", "lose", "403 AccessDenied"])
+def test_wherever_the_line_dies_there_is_no_half_snapshot(here: S3World, trouble: str) -> None:
+    # But for the last one, which is about leftovers: then the snapshot stands.
+    for number in range(1, requests_of_a_backup(here)):
+        here.proxy.seen.clear()
+        here.proxy.trouble = since(number, trouble)
+        with pytest.raises(ShardtoolError) as error:
+            attempt(here, f"dead{number}")
+        last = any(r.method == "PUT" and r.path.endswith(LAST) for r in here.proxy.seen)
+        here.proxy.trouble = lambda request: ""
+
+        assert "\n" not in str(error.value)
+        assert here.is_clean()
+        found = good(here, f"dead{number}")
+        assert not found or last  # nobody could be told that it stands, but it is whole
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_what_is_left_goes_when_it_is_a_day_old(here: S3World, steps: int) -> None:
+    name = attempt(here, "left")
+    here.delete(f"left/{name}/{LAST}")
+    whole = attempt(here, "left")
+    now = datetime.now(UTC)
+
+    with Bucket(Address(here.bucket, "left")) as bucket:
+        hours = (23, 25)[steps]
+        assert bucket.run(remove_left(bucket, now + timedelta(hours=hours))) == ()
+
+    left = {key.split("/")[1] for key in here.all_keys()}
+    assert left == ({name, whole}, {whole})[steps]
+
+
+def test_what_was_written_of_a_failed_backup_is_removed(s3: S3World) -> None:
+    s3.proxy.trouble = sending("shardtool.json", "403 AccessDenied")
+
+    done = s3.backup()
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"shardtool: {s3.url}: expected to write ")
+    assert "found: access denied (AccessDenied)" in done.stderr
+    assert done.stderr.endswith("what was written of the snapshot was removed\n")
+    assert s3.all_keys() == []
+    assert s3.is_clean()
+
+
+def test_a_byte_that_flips_on_the_way_back_is_found(s3: S3World) -> None:
+    def flip(request: Request) -> str:
+        return "flip" if request.method == "GET" and request.path.endswith("/log.1") else ""
+
+    s3.proxy.trouble = flip
+
+    done = s3.backup()
+
+    assert done.returncode == 1
+    assert "expected to read back what was sent, found data/wal/log.1: its SHA-256" in done.stderr
+    assert s3.all_keys() == []
+    s3.proxy.trouble = lambda request: ""
+    name = s3.backed_up()
+    s3.proxy.trouble = flip
+    refused = s3.run("restore", name, "--store", s3.url, "--to", s3.home / "back")
+    assert refused.returncode == 1
+    assert "data/wal/log.1" in refused.stderr
+    assert not (s3.home / "back").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("where", ["/log.1", "/shardtool.json", f"/{LAST}"])
+def test_an_interrupt_leaves_nothing(s3: S3World, number: signal.Signals, where: str) -> None:
+    reached = threading.Event()
+
+    def stop(request: Request) -> str:
+        if request.method == "PUT" and request.path.endswith(where):
+            reached.set()
+            return "hang"
+        return ""
+
+    s3.proxy.trouble = stop
+    running = s3.start("--data", s3.node, "backup", "--to", s3.url)
+    assert reached.wait(30)
+    begun = time.monotonic()
+    running.send_signal(number)
+    _, told = running.communicate(timeout=30)
+
+    assert running.returncode == 130, told
+    assert time.monotonic() - begun < 10
+    assert s3.is_clean()
+    assert s3.all_keys() == []
+    s3.proxy.trouble = lambda request: ""
+    s3.backed_up()
+
+
+def test_what_a_kill_leaves_is_no_snapshot_and_goes_later(s3: S3World) -> None:
+    reached = threading.Event()
+
+    def stop(request: Request) -> str:
+        if request.path.endswith(f"/{LAST}"):
+            reached.set()
+            return "hang"
+        return ""
+
+    s3.proxy.trouble = stop
+    running = s3.start("--data", s3.node, "backup", "--to", s3.url)
+    assert reached.wait(30)
+    running.kill()
+    running.communicate()
+    s3.proxy.trouble = lambda request: ""
+
+    found = s3.document("snapshots")
+    assert found["snapshots"] == []
+    assert [one["what"] for one in found["others"]] == ["unfinished backup, or being removed"]
+    assert not s3.is_clean()  # nobody is there to clean up; the next run is
+    s3.backed_up()
+    assert s3.is_clean()
+
+
+def test_staging_of_a_run_at_work_is_left_alone(s3: S3World) -> None:
+    reached, goes_on = threading.Event(), threading.Event()
+
+    def wait(request: Request) -> str:
+        if request.path.endswith("/shardtool.json") and not reached.is_set():
+            reached.set()
+            goes_on.wait(30)
+        return ""
+
+    s3.proxy.trouble = wait
+    first = s3.start("--data", s3.node, "backup", "--to", s3.url)
+    assert reached.wait(30)
+    s3.backed_up()
+    goes_on.set()
+    _, told = first.communicate(timeout=30)
+
+    assert first.returncode == 0, told
+    assert len(s3.ids()) == 2
+    assert s3.is_clean()
+
+
+def test_two_hosts_with_one_id_do_not_overwrite_each_other(here: S3World) -> None:
+    # A claim whose answer is lost is given up for another id: it may be another host's.
+    here.proxy.trouble = only(1, "lose")
+
+    name = attempt(here, "claims", Patience(again=20))
+
+    assert name.endswith("-2")
+    assert [key for key in here.all_keys() if LAST in key] == [f"claims/{name}/{LAST}"]
+
+
+def test_another_tag_manifest_is_not_taken_for_ours(here: S3World) -> None:
+    def steal(request: Request) -> str:
+        if request.method == "PUT" and request.path.endswith(LAST):
+            here.put(request.path.partition(f"{here.bucket}/")[2], b"another one\n")
+        return ""
+
+    here.proxy.trouble = steal
+
+    with pytest.raises(ShardtoolError, match="another host uses this id"):
+        attempt(here, "stolen")
+
+
+def test_a_server_without_conditional_writes_will_do(here: S3World) -> None:
+    here.proxy.trouble = lambda request: (
+        "501 NotImplemented" if "if-none-match" in request.headers else ""
+    )
+
+    attempt(here, "plain")
+
+    assert len(complete(here, "plain")) == 1
+
+
+def test_a_server_that_never_answers_is_told(here: S3World) -> None:
+    here.proxy.trouble = lambda request: "hang"
+    begun = time.monotonic()
+
+    with pytest.raises(ShardtoolError, match="no answer in time"):
+        attempt(here, "hang")
+
+    assert time.monotonic() - begun < 20
+
+
+def test_forget_that_dies_leaves_no_half_that_looks_whole(s3: S3World) -> None:
+    first, second = s3.backed_up(), s3.backed_up()
+    deletes: list[int] = []
+
+    def die(request: Request) -> str:
+        if request.method == "POST" and "delete" in request.path:
+            deletes.append(request.number)
+            return "403 AccessDenied" if len(deletes) > 1 else ""
+        return ""
+
+    s3.proxy.trouble = die
+
+    done = s3.run("forget", "--keep-last", "1", "--store", s3.url)
+
+    assert done.returncode == 3
+    assert f"{first}: could not be removed: access denied" in done.stderr
+    s3.proxy.trouble = lambda request: ""
+    assert s3.ids() == [second]
+
+
+@pytest.mark.parametrize(
+    ("env", "told"),
+    [
+        ({"AWS_ENDPOINT_URL": "nonsense"}, "AWS_ENDPOINT_URL: expected https://HOST"),
+        ({"AWS_PROFILE": "nobody"}, "found none named 'nobody'"),
+        (
+            {"AWS_ACCESS_KEY_ID": "", "AWS_EC2_METADATA_DISABLED": "true"},
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        ),
+        ({"AWS_CA_BUNDLE": "/nonexistent.pem"}, "/nonexistent.pem: expected to read it"),
+        ({"TMPDIR": "/nonexistent"}, "/nonexistent: expected to make a directory in it"),
+        ({"AWS_SERVER_SIDE_ENCRYPTION": "rot13"}, "expected AWS_* settings that obstore"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_one_line(s3: S3World, env: dict[str, str], told: str) -> None:
+    s3.env.update(env)
+
+    done = s3.backup()
+
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert told in done.stderr
+    assert s3.is_clean()
+
+
+def test_a_bucket_that_is_not_there_is_one_line(s3: S3World) -> None:
+    done = s3.run("--data", s3.node, "backup", "--to", "s3://no-such-bucket/a")
+
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "s3://no-such-bucket/a: expected to write" in done.stderr
+    assert "found: no such bucket; create it" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [
+        ("403 AccessDenied", "access denied (AccessDenied); give the user s3:ListBucket"),
+        ("403 SignatureDoesNotMatch", "the credentials are refused (SignatureDoesNotMatch)"),
+        ("301 PermanentRedirect", "the bucket is in another region; set AWS_REGION"),
+        ("400 AuthorizationHeaderMalformed", "the bucket is in another region; set AWS_REGION"),
+    ],
+)
+def test_what_the_server_refuses_is_one_line(s3: S3World, trouble: str, told: str) -> None:
+    s3.proxy.trouble = lambda request: trouble
+
+    for done in (
+        s3.run("snapshots", "--store", s3.url),
+        s3.run("restore", "--store", s3.url, "--to", s3.home / "x"),
+        s3.run("forget", "--keep-last", "1", "--store", s3.url),
+    ):
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert told in done.stderr
+
+
+def test_a_tls_endpoint_that_is_none_is_one_line(s3: S3World) -> None:
+    s3.env["AWS_ENDPOINT_URL"] = s3.proxy.url.replace("http:", "https:")
+
+    done = s3.run("snapshots", "--store", s3.url)
+
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "check AWS_ENDPOINT_URL" in done.stderr
+
+
+def test_keys_of_the_shared_files_are_used(s3: S3World) -> None:
+    aws = s3.home / ".aws"
+    aws.mkdir()
+    (aws / "credentials").write_text(
+        "[backups]\naws_access_key_id = FROMFILE\naws_secret_access_key = x\n"
+    )
+    s3.env.update(AWS_PROFILE="backups", AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
+
+    s3.backed_up()
+
+    assert all("Credential=FROMFILE/" in r.headers["authorization"] for r in s3.proxy.seen)
+
+
+def test_no_control_character_gets_into_a_key(s3: S3World) -> None:
+    (s3.node / "wal" / "a\tb").write_bytes(b"x")
+
+    done = s3.backup()
+
+    assert done.returncode == 1
+    assert "wal/a\\x09b: expected a name that a bucket can have" in done.stderr
+    assert s3.all_keys() == []
+
+
+def test_full_room_for_staging_is_one_line(s3: S3World, mount: Mount) -> None:
+    small = s3.home / "small"
+    small.mkdir()
+    mount(small, size="1m")
+    s3.env["TMPDIR"] = str(small)
+
+    done = s3.backup()
+
+    assert done.returncode == 1
+    assert "free some, or set TMPDIR to another directory" in done.stderr
+    assert os.listdir(small) == []
+    assert s3.all_keys() == []
+
+
+def test_nobody_at_the_endpoint_is_told_within_two_minutes(here: S3World) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
+    try:
+        with pytest.raises(ShardtoolError, match="nobody listens there; check AWS_ENDPOINT_URL"):
+            attempt(here, "nobody")
+    finally:
+        os.environ["AWS_ENDPOINT_URL"] = here.proxy.url
