@@ -47,11 +47,11 @@ manifest makes it a snapshot at last. Requests that fail are done again for a
 minute. What a kill leaves there goes with a later backup or forget, when it is
 a day old. Let the bucket end incomplete multipart uploads by a lifecycle rule.
 
-For s3:// the usual names count: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
-(AWS_SESSION_TOKEN), AWS_PROFILE with ~/.aws/credentials and ~/.aws/config (keys,
-region, endpoint_url, credential_process), else the role of the container, the
-web identity or the machine; AWS_REGION, AWS_ENDPOINT_URL, AWS_CA_BUNDLE. An
-endpoint may be http:// where it is written so. SSO and role_arn of a profile are
+For s3:// the usual settings count: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
+AWS_SESSION_TOKEN; or AWS_PROFILE with ~/.aws/credentials and ~/.aws/config
+(keys, region, endpoint_url, credential_process); or the role of the container,
+the web identity or the machine; AWS_REGION, AWS_ENDPOINT_URL, AWS_CA_BUNDLE. An
+endpoint may be http:// where it is written so. A profile's SSO and role_arn are
 AWS's own: eval "$(aws configure export-credentials --format env)"
 
 examples:
@@ -151,8 +151,8 @@ def _tell(made: Backup | Sent, option: str, out: Output) -> None:
         out.line(f"verify again  shardtool snapshots verify {metadata.id}{safe(option)}")
         quoted = safe(shlex.quote(str(made.path)))
         if isinstance(made.path, Address):
-            out.line(f"by hand       aws s3 sync {quoted} {metadata.id} && cd {metadata.id} && \\")
-            out.line("                sha256sum -c manifest-sha256.txt")
+            out.line(f"by hand       aws s3 sync {quoted} {metadata.id}")
+            out.line(f"              cd {metadata.id} && sha256sum -c manifest-sha256.txt")
         else:
             out.line(f"by hand       cd {quoted} && sha256sum -c manifest-sha256.txt")
         out.line(f"put it back   shardtool restore {metadata.id}{safe(option)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -79,12 +80,19 @@ class Proxy:
 
 
 @contextlib.contextmanager
-def proxied(server: str) -> Iterator[Proxy]:
-    """Run a proxy in front of `server`, a URL, while the block runs."""
+def proxied(server: str, tls: ssl.SSLContext | None = None) -> Iterator[Proxy]:
+    """Run a proxy in front of `server`, a URL, while the block runs.
+
+    Args:
+        server: what it asks.
+        tls: speak TLS, with the certificate in it.
+    """
     listening = _Server(("127.0.0.1", 0), _Handler)
+    if tls is not None:
+        listening.socket = tls.wrap_socket(listening.socket, server_side=True)
     host, port = listening.server_address[:2]
     listening.backend = urlsplit(server).netloc
-    listening.proxy = Proxy(f"http://{host!s}:{port}")
+    listening.proxy = Proxy(f"{'http' if tls is None else 'https'}://{host!s}:{port}")
     thread = threading.Thread(target=listening.serve_forever, args=(0.02,))
     thread.start()
     try:

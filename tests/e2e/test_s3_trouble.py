@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import threading
 import time
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import trustme
 
 from shardtool.datadir.layout import find_layout
 from shardtool.datadir.server import Search
@@ -22,8 +24,9 @@ from shardtool.snapshots.remote.forget import remove_left
 from shardtool.snapshots.remote.reading import verify_there
 from shardtool.snapshots.remote.upload import back_up
 from tests.conftest import Mount
-from tests.e2e.s3_proxy import Request, Trouble
+from tests.e2e.s3_proxy import Request, Trouble, proxied
 from tests.e2e.s3_world import LAST, S3World
+from tests.needs import needs_root
 from tests.real.snapshot_world import Uncounted
 
 # So impatient that a dead line is told at once.
@@ -376,6 +379,78 @@ def test_a_tls_endpoint_that_is_none_is_one_line(s3: S3World) -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "check AWS_ENDPOINT_URL" in done.stderr
+
+
+def test_a_certificate_is_checked_and_may_be_of_a_private_authority(
+    s3: S3World, s3_server: str
+) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    bundle = s3.home / "ca.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+
+    with proxied(s3_server, context) as proxy:
+        s3.env["AWS_ENDPOINT_URL"] = proxy.url
+        refused = s3.backup()
+        s3.env["AWS_CA_BUNDLE"] = str(bundle)
+        taken = s3.backup()
+
+    assert refused.returncode == 1
+    assert "its certificate is not trusted; check AWS_ENDPOINT_URL, or set" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert taken.returncode == 0, taken.stderr
+
+
+def test_a_user_who_may_not_delete_can_back_up(s3: S3World) -> None:
+    s3.proxy.trouble = lambda request: (
+        "403 AccessDenied" if request.method in ("DELETE", "POST") else ""
+    )
+
+    done = s3.backup()
+
+    assert done.returncode == 0, done.stderr
+    assert "could not be removed" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [("snapshots", "verify"), ("restore", "--to")])
+def test_an_interrupted_read_leaves_nothing(s3: S3World, words: tuple[str, ...]) -> None:
+    s3.backed_up()
+    reached = threading.Event()
+
+    def stop(request: Request) -> str:
+        if request.path.endswith("/log.1"):
+            reached.set()
+            return "hang"
+        return ""
+
+    s3.proxy.trouble = stop
+    target = [s3.home / "back"] if "--to" in words else []
+    running = s3.start(*words, *target, "--store", s3.url)
+    assert reached.wait(30)
+    running.send_signal(signal.SIGTERM)
+    _, told = running.communicate(timeout=30)
+
+    assert running.returncode == 130
+    assert told == "shardtool: interrupted by SIGTERM\n"
+    assert s3.is_clean()
+    assert not (s3.home / "back").exists()
+
+
+@needs_root
+def test_a_directory_of_somebody_else_is_not_taken_for_a_leftover(s3: S3World) -> None:
+    theirs, public = s3.temporary / "shardtool-s3-theirs", s3.temporary / "shardtool-s3-public"
+    for directory in (theirs, public):
+        directory.mkdir(mode=0o700)
+        (directory / "kept").write_text("")
+    os.chown(theirs, 65534, 65534)
+    public.chmod(0o755)
+    (s3.temporary / "shardtool-s3-link").symlink_to(s3.node)
+
+    s3.backed_up()
+
+    assert (theirs / "kept").exists() and (public / "kept").exists()
+    assert (s3.node / "raft" / "log").exists()
 
 
 def test_keys_of_the_shared_files_are_used(s3: S3World) -> None:

@@ -110,12 +110,21 @@ class Bucket:
         self._runner.close()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` to its end, or until a signal; then nothing of it goes on behind our back."""
+        """Run `work` to its end, or until a signal; then nothing of it goes on behind our back.
+
+        Raises:
+            ShardtoolError: native code gave up in the middle.
+        """
         try:
             return self._runner.run(work)
-        except BaseException:
+        except BaseException as error:
             self._runner.close()
             self._runner = asyncio.Runner()
+            if type(error).__name__ == "PanicException":  # pyo3's: no Exception, and no name for it
+                raise ShardtoolError(
+                    f"{self.address}: expected obstore to work, found a mistake in it; check the "
+                    "AWS_* settings"
+                ) from None
             raise
 
     async def each(
