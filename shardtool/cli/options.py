@@ -51,7 +51,8 @@ def manner_of(words: Sequence[str], environment: Mapping[str, str]) -> Manner:
     # Who asks for help gets it, and is no cron.
     asks = not {"-h", "--help", "--version"}.isdisjoint(words)
     named = last_value(words, _LOG_FORMAT) or environment.get(LOG_VARIABLE)
-    return Manner(named == "json", quiet >= 2 and not asks, "--nagios" in words)
+    nagios = "--nagios" in words
+    return Manner(named == "json", quiet >= 2 and not (asks or nagios), nagios)
 
 
 def is_short(word: str) -> bool:
@@ -140,7 +141,7 @@ def refuse_contradictions(args: argparse.Namespace, manner: Manner) -> None:
         raise UsageError(f"{LOG_VARIABLE}: expected text or json, found {named!r}")
     if manner.mail and args.json:
         raise UsageError("-qq writes a mail for people and --json a document; give one of them")
-    if manner.nagios and (manner.mail or args.json):
+    if manner.nagios and (args.json or (args.quiet or 0) > 1):
         raise UsageError("--nagios prints one line for a monitor: give it without --json and -qq")
 
 

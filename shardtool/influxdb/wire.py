@@ -29,6 +29,8 @@ _ATTEMPTS = 4
 _LONGEST_WAIT = 5.0
 _SLOWEST = 64 << 10
 """Bytes of a body that earn an exchange another second: half a megabit is a slow line."""
+_TELLING = 3
+"""So much of a password, in characters, says something of it."""
 TEXT_BYTES = 64 << 10
 """The longest answer that is only text."""
 
@@ -272,7 +274,7 @@ class Wire:
     def shown(self, text: str) -> str:
         """Return text of a server as a message may show it: one line, short, without a secret."""
         for secret in self._secrets:
-            text = text.replace(secret, "...")
+            text = _without(secret, text)
         line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
         return line if len(line) <= 160 else line[:157] + "..."
 
@@ -283,6 +285,17 @@ def _spellings(user: str, password: str) -> tuple[str, ...]:
     if not password:
         return (sent,)
     return sent, password, quote(password, safe=""), json.dumps(password)[1:-1]
+
+
+def _without(secret: str, text: str) -> str:
+    """Return a text without a secret, and without the beginning of one at its end: the text may be
+    a piece of what the server sent, in quotes."""
+    text = text.replace(secret, "...")
+    bare = text.rstrip("'")
+    for length in range(len(secret) - 1, _TELLING - 1, -1):
+        if bare.endswith(secret[:length]):
+            return f"{bare[:-length]}...{text[len(bare) :]}"
+    return text
 
 
 def _authorities(url: str) -> ssl.SSLContext | None:

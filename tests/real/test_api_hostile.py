@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
+from shardtool.errors import ShardtoolError
+from shardtool.influxdb.api import Api
 from tests.conftest import REPOSITORY, Run
+from tests.real.api_world import listening, sound
 
 SECRET = "h0rse"
 
@@ -59,7 +62,7 @@ def test_a_file_for_keys_that_can_not_be_made_is_called_what_it_is(shardtool: Ru
 def test_a_mistake_of_ours_shows_its_kind_and_place_and_nothing_that_it_holds() -> None:
     script = (
         "import sys; from shardtool.cli import app\n"
-        "def broken(argv): '\\udcffh0rse \\x1b[2J'.encode()\n"
+        "def broken(*given): '\\udcffh0rse \\x1b[2J'.encode()\n"
         "app._run = broken; sys.exit(app.main())"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -73,3 +76,23 @@ def test_a_mistake_of_ours_shows_its_kind_and_place_and_nothing_that_it_holds() 
     assert "UnicodeEncodeError in broken (" in line
     assert "SHARDTOOL_DEBUG=1" in line
     assert SECRET not in line
+
+
+@pytest.mark.parametrize(
+    ("password", "body"),
+    [
+        ("h0rse-battery", b" " * 494 + b"h0rse-battery"),  # what is shown is cut at 500
+        ("h0rse'battery", b" " * 492 + b"h0rse'battery"),
+    ],
+)
+def test_a_part_of_the_password_at_the_end_of_a_piece_is_not_shown(
+    password: str, body: bytes
+) -> None:
+    with (
+        listening(lambda connection, asked: sound(connection, body)) as url,
+        Api(url, "root", password) as api,
+        pytest.raises(ShardtoolError, match="expected the JSON") as error,
+    ):
+        api.configuration()
+    assert "h0r" not in str(error.value)
+    assert "batt" not in str(error.value)

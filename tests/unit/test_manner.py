@@ -15,8 +15,10 @@ from shardtool.cli.options import Manner, add_common, last_value, manner_of, nod
 WORDS = st.lists(
     st.sampled_from(
         # No "--": Python 3.11 takes what follows it for options all the same (intermixed).
-        "-q -qq -nq --quiet -n --data d --log-format json text --log-format=json "
-        "--log-format=text --because --because=-qq 7".split()
+        [
+            *("-q", "-qq", "-nq", "--quiet", "-n", "--data", "d", "--log-format", "json", "text"),
+            *("--log-format=json", "--log-format=text", "--because", "--because=-qq", "7"),
+        ]
     ),
     max_size=7,
 )
