@@ -21,7 +21,7 @@ from shardtool.report.model import Report
 from shardtool.report.reading import merged, read_nodes
 from shardtool.report.text import lines_of
 from shardtool.report.view import View, view_of
-from shardtool.report.words import headline, is_good
+from shardtool.report.words import headline, is_good, wrongs
 from shardtool.words import size
 
 DESCRIPTION = """\
@@ -120,6 +120,8 @@ def _check_options(args: argparse.Namespace, out: Output) -> None:
         if args.force:
             raise UsageError("--force is for the page of --html alone; leave it out")
         return
+    if not args.html:
+        raise UsageError("--html needs a name, found an empty one")
     args.html = STDOUT if is_stdout(args.html) else args.html
     if args.html == STDOUT and out.as_json:
         raise UsageError("--html - and --json both want stdout; give one of them")
@@ -169,7 +171,7 @@ def _write_page(args: argparse.Namespace, report: Report, view: View, out: Outpu
         target.write(content)
         written = target.complete()
     if args.html != STDOUT and not out.quiet:
-        out.warn(f"page: {written.path}, {size(written.bytes)}, sha256 {written.sha256}")
+        out.note(f"page: {written.path}, {size(written.bytes)}, sha256 {written.sha256}")
 
 
 def _is_a_page(name: str) -> bool:
@@ -183,7 +185,9 @@ def _is_a_page(name: str) -> bool:
 
 def _show(report: Report, view: View, out: Output) -> None:
     for line in report.replaced:
-        out.warn(line)
+        out.note(line)
+    for line in wrongs(report, view):
+        out.wrong(line)
     out.document("report", {**asdict(report), "cluster": asdict(view)})
     if out.quiet:
         out.line(safe(headline(view)))

@@ -21,12 +21,21 @@ from shardtool.proof.causes import CAUSES, IN_WORDS
 from shardtool.report.model import VERDICTS, Loss, Node, OldShard, Report
 from shardtool.report.timeline import timeline_of
 from shardtool.report.view import NodeSummary, View, unaccounted
-from shardtool.report.words import EVIDENCE, WHY_NOT, headline, is_good, plan_words, steps
+from shardtool.report.words import (
+    EVIDENCE,
+    WHY_NOT,
+    headline,
+    is_good,
+    plan_words,
+    steps,
+    wrongs,
+)
 from shardtool.words import names, plural, size
 
 MOST_SHARDS = 3_000  # rows of shards, proofs and plans, a node
 MOST_LOSSES = 200  # rows of lost columns
 MOST_STEPS = 200  # of a journal
+MOST_WRONGS = 15  # lines of what is not as it should be
 _OPEN = 60  # rows of a table that is shown without being asked for
 
 
@@ -67,6 +76,7 @@ def page_of(report: Report, view: View) -> str:
         many=len(nodes) > 1,
         headline=headline(view),
         good=is_good(report, view),
+        wrongs=wrongs(report, view),
         steps=steps(report, view),
         alone=unaccounted(report.nodes[0]) if not report.sources else "",
         timeline=timeline_of(report, view),
@@ -79,7 +89,13 @@ def page_of(report: Report, view: View) -> str:
         verdicts=VERDICTS,
         why_not=WHY_NOT,
         evidence=EVIDENCE,
-        most={"shards": MOST_SHARDS, "losses": MOST_LOSSES, "steps": MOST_STEPS, "open": _OPEN},
+        most={
+            "shards": MOST_SHARDS,
+            "losses": MOST_LOSSES,
+            "steps": MOST_STEPS,
+            "wrongs": MOST_WRONGS,
+            "open": _OPEN,
+        },
     )
 
 

@@ -11,7 +11,7 @@ from shardtool.cli.output import Output, safe, short, table_lines
 from shardtool.report.model import VERDICTS, Node, Report
 from shardtool.report.reading import instant
 from shardtool.report.view import WORST_FIRST, ClusterShard, View, unaccounted
-from shardtool.report.words import headline, plan_words, steps
+from shardtool.report.words import headline, plan_words, steps, wrongs
 from shardtool.words import duration, names, plural, size
 
 _WIDTH = 80
@@ -74,7 +74,7 @@ def _nodes(view: View, out: Output) -> Iterator[str]:
     rows = [
         (
             short(node.label, 26),
-            node.stage + (" <" if node.is_behind else ""),
+            short(node.stage, 10) + (" <" if node.is_behind else ""),
             f"{node.old_shards:,}",
             f"{node.verdicts.get('proven', 0):,}",
             f"{node.gone:,}",
@@ -131,7 +131,7 @@ def _losses(report: Report) -> Iterator[str]:
     if not found:
         return
     rows = [
-        (short(database, 16), short(series, 30), cause, f"{lost:,}")
+        (short(database, 16), short(series, 30), short(cause, 16), f"{lost:,}")
         for (database, series, cause), lost in found.most_common(_MOST_ROWS)
     ]
     yield from table_lines(("DATABASE", "SERIES", "CAUSE", "LOST"), rows, right="lllr")
@@ -164,11 +164,8 @@ def _rest(report: Report, view: View) -> Iterator[str]:
 
 
 def _attention(report: Report, view: View, out: Output) -> Iterator[str]:
-    many = len(report.nodes) > 1
-    found = list(view.problems)
-    for node, summary in zip(report.nodes, view.nodes, strict=True):
-        found += [f"{summary.label}: {line}" if many else line for line in node.attention]
-    if not found:
+    found = wrongs(report, view)
+    if not found or out.mail:  # a mail begins with it
         return
     yield ""
     yield out.styled("not as it should be:", "bad")

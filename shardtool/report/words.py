@@ -83,7 +83,16 @@ def _lost(view: View, certain: int) -> str:
 
 def is_good(report: Report, view: View) -> bool:
     """Say whether nothing is as it should not be: exit code 0."""
-    return not view.problems and not any(node.attention for node in report.nodes)
+    return not wrongs(report, view)
+
+
+def wrongs(report: Report, view: View) -> list[str]:
+    """Return what is not as it should be, a line each; of several nodes each says which it is."""
+    many = len(report.nodes) > 1
+    found = list(view.problems)
+    for node, summary in zip(report.nodes, view.nodes, strict=True):
+        found += [f"{summary.label}: {line}" if many else line for line in node.attention]
+    return found
 
 
 def steps(report: Report, view: View) -> list[tuple[str, str, str]]:

@@ -137,6 +137,22 @@ def test_it_is_one_screen_and_quiet_a_line(capture: Capture, shardtool: Run) -> 
     )
 
 
+def test_a_mail_of_it_begins_with_what_is_wrong_and_is_empty_where_nothing_is(
+    several: Node, proven: Node, shardtool: Run
+) -> None:
+    text = shardtool("--data", several.path, "report", "-qq").stdout
+    assert text.index("nobody accepted that") < text.index("OLD SHARDS")
+    assert text.count("nobody accepted that") == 1
+    shardtool("--data", proven.path, "verify")
+    done = shardtool("--data", proven.path, "report", "-qq")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_snapshots_in_a_bucket_are_named_and_not_asked_for(proven: Node, shardtool: Run) -> None:
+    done = shardtool("--data", proven.path, "report", "--store", "s3://bucket/influxdb")
+    assert "snapshots: in s3://bucket/influxdb, which was not asked" in done.stdout
+
+
 def test_an_empty_node_and_one_of_07_have_reports(tmp_path: Path, shardtool: Run) -> None:
     (tmp_path / "empty/db").mkdir(parents=True)
     done = shardtool("--data", tmp_path / "empty", "report")

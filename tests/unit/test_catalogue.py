@@ -661,6 +661,12 @@ def test_07s_shards_are_numbered_as_07_did_which_makes_no_range_twice(tmp_path: 
     assert raft.catalogue.old_shards == {1: (1,), 2: (1,), 3: (1,)}
 
 
+def test_07s_shards_keep_the_times_that_07_gave_them(tmp_path: Path) -> None:
+    raft = Raft(tmp_path, [shard_07(0), shard_07(2), encoder.drop_shard(1)])
+    start = microseconds(MONDAY + 2 * WEEK)
+    assert raft.catalogue.old_ranges == {2: (start, start + WEEK // timedelta(microseconds=1))}
+
+
 def test_07s_shards_of_other_servers_are_known_as_theirs_and_dropped_ones_are_gone(
     tmp_path: Path,
 ) -> None:
@@ -672,6 +678,8 @@ def test_07s_shards_of_other_servers_are_known_as_theirs_and_dropped_ones_are_go
 def test_a_snapshot_of_07_knows_the_same_shards_as_the_log_did(
     capture: Capture,
 ) -> None:
-    compacted = read_catalogue(capture("compacted-07") / "raft").old_shards
-    assert compacted == read_catalogue(capture("stopped-07") / "raft").old_shards
-    assert len(compacted) == 27
+    compacted = read_catalogue(capture("compacted-07") / "raft")
+    stopped = read_catalogue(capture("stopped-07") / "raft")
+    assert compacted.old_shards == stopped.old_shards
+    assert compacted.old_ranges == stopped.old_ranges
+    assert len(compacted.old_ranges) == len(compacted.old_shards) == 27
