@@ -1,4 +1,4 @@
-"""A cluster of three servers of 0.7 that run, and real ansible-core to take it through upgrade.yml."""
+"""Three servers of 0.7 that run, and real ansible-core to take them through upgrade.yml."""
 
 from __future__ import annotations
 
@@ -60,7 +60,10 @@ class World:
         """Build the nodes; see fixtures.cluster07. Their servers run, with a password."""
         self.path = path
         self.homes = cluster07.build(path / "cluster", points=60, rows=rows)
-        self.variables: dict[str, object] = {"shardtool_password": SECRET, "shardtool_busy_delay": 1}
+        self.variables: dict[str, object] = {
+            "shardtool_password": SECRET,
+            "shardtool_busy_delay": 1,
+        }
         for home in self.homes:
             (home / "password").write_text(SECRET)
             standin.start(home)
