@@ -27,11 +27,19 @@ from tests.needs import lacking
 DATA = "/opt/influxdb/shared/data"
 SYSTEMD = "/lib/systemd/systemd"
 UID = 4711
-_UNITS = "/etc/units"
+UNITS = "/etc/units"
 _TARGETS = ("sysinit", "basic", "shutdown", "timers", "network", "machine")
-_JOURNAL = ("systemd-journald.service", "systemd-journald.socket", "systemd-journald-dev-log.socket")
+_JOURNAL = (
+    "systemd-journald.service",
+    "systemd-journald.socket",
+    "systemd-journald-dev-log.socket",
+)
 _SECONDS = 60  # that anything in it may take
-_CONTAINER = {"container": "shardtool-test", "SYSTEMD_UNIT_PATH": _UNITS, "PATH": os.environ["PATH"]}
+_ENVIRONMENT = {
+    "container": "shardtool-test",
+    "SYSTEMD_UNIT_PATH": UNITS,
+    "PATH": os.environ["PATH"],
+}
 
 # $1 an empty directory, $2 the node's, $3 to $5 Python's prefix, its packages and the repository;
 # what follows becomes process 1.
@@ -59,17 +67,18 @@ mount -t devpts -o newinstance,ptmxmode=0666 none dev/pts
 ln -s pts/ptmx dev/ptmx
 mount -t tmpfs -o mode=755 none run
 mount -t tmpfs -o mode=1777 none tmp
+mount -t tmpfs -o mode=755 none etc/cron.d
 mkdir -p opt/influxdb/shared opt/python opt/packages opt/shardtool
 mount --bind "$node" opt/influxdb/shared
 mount --bind "$python" opt/python
 mount --bind "$packages" opt/packages
 mount --bind "$repository" opt/shardtool
-cp -a --no-preserve=mode "$INSTALLED/." .
-chmod 755 usr/local/sbin/*
+cp -a "$INSTALLED/." .
 printf 'influxdb:*:4711:4711::/nonexistent:/bin/sh\n' >> etc/passwd
 printf 'influxdb:*:4711:\n' >> etc/group
 pivot_root . mnt
 umount -l /mnt
+mount --make-rshared /
 exec "$@"
 """
 
@@ -86,7 +95,7 @@ class Machine:
         inside = ["nsenter", "--target", str(self._pid), "--mount", "--pid", "--uts", "--ipc"]
         return subprocess.run(
             [*inside, "--cgroup", "--root", "--wd=/", *words],
-            env=_CONTAINER,
+            env=_ENVIRONMENT,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -100,19 +109,32 @@ class Machine:
 
     def start(self, unit: str) -> str:
         """Start a unit, wait for its end, and return its result: 'success', 'exit-code'."""
-        self.run("systemctl", "start", unit)
-        return self.show(unit, "Result")
+        done = self.run("systemctl", "start", unit)
+        # One that has ended well may be forgotten already, and then has any property's default.
+        return self.show(unit, "Result") if done.returncode else "success"
 
     def show(self, unit: str, name: str) -> str:
         """Return a property of a unit."""
         shown = self.run("systemctl", "show", "--value", f"--property={name}", unit)
         return shown.stdout.strip()
 
+    def settle(self) -> None:
+        """Wait until no job is left."""
+        wait_for(lambda: "No jobs" in self.run("systemctl", "list-jobs").stdout)
+
+    def modes(self, *paths: str) -> list[str]:
+        """Return the owner and the mode of each path: 'influxdb 644'."""
+        return self.run("stat", "-c", "%U %a", *paths).stdout.splitlines()
+
     def told(self, unit: str) -> str:
         """Return what a unit has printed since the machine runs."""
+        return self.journal(f"_SYSTEMD_UNIT={unit}")
+
+    def journal(self, *matches: str) -> str:
+        """Return the journal's messages."""
         self.run("journalctl", "--sync")
-        words = ("--quiet", "--no-pager", "--output=cat", f"_SYSTEMD_UNIT={unit}")
-        return self.run("journalctl", *words).stdout
+        words = ("--quiet", "--no-pager", "--output=cat")
+        return self.run("journalctl", *words, *matches).stdout
 
 
 @contextlib.contextmanager
@@ -136,13 +158,17 @@ def machine(
     installed, work = tmp_path / "installed", tmp_path / "machine"
     work.mkdir()
     for name, content in {"usr/local/sbin/shardtool": _command(), **files}.items():
-        (installed / name).parent.mkdir(parents=True, exist_ok=True)
-        (installed / name).write_text(content)
+        path = installed / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        path.chmod(0o755 if content.startswith("#!") else 0o644)
+    for path in installed.glob("**/"):
+        path.chmod(0o755)
     packages = sysconfig.get_paths()["purelib"]
     words = [str(work), str(node), sys.base_prefix, packages, str(REPOSITORY), *init]
     with _cgroup(needed=systemd) as group, (tmp_path / "machine.log").open("w+") as log:
-        environment = _CONTAINER | {"INSTALLED": str(installed), "CGROUP": group}
-        enter = f'[ -z "$CGROUP" ] || echo $$ > "$CGROUP/cgroup.procs"; exec unshare "$@"'
+        environment = _ENVIRONMENT | {"INSTALLED": str(installed), "CGROUP": group}
+        enter = '[ -z "$CGROUP" ] || echo $$ > "$CGROUP/cgroup.procs"; exec unshare "$@"'
         apart = ["--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc", "--cgroup"]
         process = subprocess.Popen(
             ["sh", "-c", enter, "sh", *apart, "sh", "-c", _START, "sh", *words],
@@ -164,6 +190,8 @@ def _command() -> str:
     return (
         "#!/bin/sh\n"
         "export PYTHONPATH=/opt/shardtool:/opt/packages PYTHONDONTWRITEBYTECODE=1\n"
+        # A Python with a library of its own looks for it where it was built.
+        "export LD_LIBRARY_PATH=/opt/python/lib\n"
         f'exec /opt/python/bin/{name} -m shardtool "$@"\n'
     )
 
@@ -176,7 +204,7 @@ def _first_process(process: subprocess.Popen[bytes], name: str, log: str) -> int
     def found() -> int:
         if process.poll() is not None:
             said = Path(log).read_text()
-            pytest.skip(f"this machine permits no machine within: {said.strip()[-300:]}")
+            lacking(f"a kernel that lets root make a machine: {said.strip()[-300:]}")
         pids = [int(pid) for pid in children.read_text().split()]
         is_there = pids and os.path.realpath(f"/proc/{pids[0]}/exe").endswith(wanted)
         return pids[0] if is_there else 0
@@ -184,15 +212,19 @@ def _first_process(process: subprocess.Popen[bytes], name: str, log: str) -> int
     return wait_for(found)
 
 
-def wait_for(found: Callable[[], int]) -> int:
-    """Wait until `found` returns something and return that."""
-    until = time.monotonic() + _SECONDS
+def wait_for(found: Callable[[], int], *, seconds: int = _SECONDS) -> int:
+    """Wait until `found` returns something and return that.
+
+    Raises:
+        TimeoutError: it did not in so many seconds.
+    """
+    until = time.monotonic() + seconds
     while time.monotonic() < until:
         value = found()
         if value:
             return value
         time.sleep(0.1)
-    raise TimeoutError(f"nothing within {_SECONDS} s")
+    raise TimeoutError(f"nothing within {seconds} s")
 
 
 @contextlib.contextmanager
@@ -204,14 +236,14 @@ def _cgroup(*, needed: bool) -> Iterator[str]:
     mounts = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
     trees = [fields[1] for fields in mounts if fields[2] == "cgroup2"]
     if not trees:
-        pytest.skip("there are no cgroups of the second version here")
+        lacking("cgroups of the second version")
     lines = Path("/proc/self/cgroup").read_text().splitlines()
     own = next(line[3:] for line in lines if line.startswith("0::"))
     group = Path(trees[0] + own, f"shardtool-test-{os.getpid()}")
     try:
         group.mkdir()
     except OSError as error:
-        pytest.skip(f"cgroups can't be made here: {error}")
+        lacking(f"cgroups that can be made: {error}")
     try:
         yield str(group)
     finally:
@@ -234,15 +266,15 @@ def units() -> dict[str, str]:
     """Return what a systemd needs, and the units of deploy/, as files for `machine`."""
     if not Path(SYSTEMD).exists():
         lacking("systemd")
-    journal = {f"{_UNITS[1:]}/{name}": _system_unit(name) for name in _JOURNAL}
-    targets = {f"{_UNITS[1:]}/{name}.target": "[Unit]\n" for name in _TARGETS}
+    journal = {f"{UNITS[1:]}/{name}": _system_unit(name) for name in _JOURNAL}
+    targets = {f"{UNITS[1:]}/{name}.target": "[Unit]\n" for name in _TARGETS}
     machine = "[Unit]\nDefaultDependencies=no\nRequires=systemd-journald.service\n"
     deployed = {
-        f"{_UNITS[1:]}/{path.name}": path.read_text()
+        f"{UNITS[1:]}/{path.name}": path.read_text()
         for path in (REPOSITORY / "deploy" / "systemd").iterdir()
         if path.is_file()
     }
-    return {**journal, **targets, f"{_UNITS[1:]}/machine.target": machine, **deployed}
+    return {**journal, **targets, f"{UNITS[1:]}/machine.target": machine, **deployed}
 
 
 def _system_unit(name: str) -> str:
@@ -256,4 +288,3 @@ def booted(tmp_path: Path, node: Path, files: dict[str, str] | None = None) -> I
     with machine(tmp_path, node, {**units(), **(files or {})}, init, systemd=True) as made:
         wait_for(lambda: made.run("systemctl", "is-active", "machine.target").returncode == 0)
         yield made
-
