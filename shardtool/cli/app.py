@@ -191,7 +191,7 @@ def _run(argv: list[str], manner: Manner, log: Log) -> int:
     parser = _whole_parser()
     args = parser.parse_args(argv)
     if args.command is None:
-        if manner != Manner():
+        if not manner.is_plain:
             parser.error("expected a command, found none")
         parser.print_help(sys.stderr)
         return exits.USAGE

@@ -138,7 +138,8 @@ class HeldLog(Log):
     def take(self, message: Message) -> None:
         """Keep a message: the first ones, and in any case the one that tells how it ended."""
         if len(self.messages) < _MOST_MESSAGES or message.exit_code is not None:
-            self.messages.append(message._replace(text=_short(message.text)))
+            message.text = _short(message.text)
+            self.messages.append(message)
         else:
             self.more += 1
 

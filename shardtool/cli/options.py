@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import NamedTuple
 
 from shardtool.cli.output import Output
 from shardtool.datadir.layout import PACKAGED_DATA, Layout
@@ -19,11 +18,10 @@ from shardtool.words import plural, size
 _SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,9})?)\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
 _PART = re.compile(r"(\d{1,30})([wdhms])", re.ASCII)
 _SECONDS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
-_SHORT = re.compile(r"-[A-Za-z]+")
 _LOG_FORMAT, _FORMATS, LOG_VARIABLE = "--log-format", ("text", "json"), "SHARDTOOL_LOG_FORMAT"
 
 
-class Manner(NamedTuple):
+class Manner:
     """How a run is to tell what it has to tell.
 
     Args:
@@ -32,9 +30,17 @@ class Manner(NamedTuple):
         nagios: one line on stdout, and a plugin's exit code, whatever happens (--nagios).
     """
 
-    log_as_json: bool = False
-    mail: bool = False
-    nagios: bool = False
+    def __init__(
+        self, *, log_as_json: bool = False, mail: bool = False, nagios: bool = False
+    ) -> None:
+        self.log_as_json = log_as_json
+        self.mail = mail
+        self.nagios = nagios
+
+    @property
+    def is_plain(self) -> bool:
+        """People read it, line by line."""
+        return not (self.log_as_json or self.mail or self.nagios)
 
 
 def manner_of(words: Sequence[str], environment: Mapping[str, str]) -> Manner:
@@ -52,12 +58,13 @@ def manner_of(words: Sequence[str], environment: Mapping[str, str]) -> Manner:
     asks = not {"-h", "--help", "--version"}.isdisjoint(words)
     named = last_value(words, _LOG_FORMAT) or environment.get(LOG_VARIABLE)
     nagios = "--nagios" in words
-    return Manner(named == "json", quiet >= 2 and not (asks or nagios), nagios)
+    mail = quiet >= 2 and not (asks or nagios)
+    return Manner(log_as_json=named == "json", mail=mail, nagios=nagios)
 
 
 def is_short(word: str) -> bool:
     """Say whether a word of a command line is one or more options of a letter, such as -nqq."""
-    return _SHORT.fullmatch(word) is not None
+    return word[:1] == "-" and word.isascii() and word[1:].isalpha()
 
 
 def last_value(words: Sequence[str], option: str) -> str | None:

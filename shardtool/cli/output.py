@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 from shardtool.cli import exits
 from shardtool.words import plural
@@ -75,7 +75,8 @@ def _who() -> str:
 LEVELS = {"error": 3, "warning": 4, "info": 6}
 
 
-class Message(NamedTuple):
+# A plain class, as options.Manner: to make a NamedTuple or a dataclass costs each run's start.
+class Message:
     """What is told on stderr.
 
     Args:
@@ -85,10 +86,11 @@ class Message(NamedTuple):
         exit_code: of the last message of a command that did not end with 0; else None.
     """
 
-    at: datetime
-    level: str
-    text: str
-    exit_code: int | None = None
+    def __init__(self, at: datetime, level: str, text: str, exit_code: int | None = None) -> None:
+        self.at = at
+        self.level = level
+        self.text = text
+        self.exit_code = exit_code
 
 
 class Log:

@@ -100,7 +100,7 @@ def test_the_memory_of_what_is_held_is_bounded() -> None:
         stream.write(f"{number}" + "x" * 10_000)
         stream.write("\n")
         log.take(message("y" * 10_000))
-    log.take(message("the end", "error")._replace(exit_code=1))
+    log.take(Message(datetime.now(UTC), "error", "the end", 1))
     assert cut.count == 5_000
     assert sum(map(len, [*cut.first, *cut.last])) < 300_000
     assert sum(len(one.text) for one in log.messages) < 500_000

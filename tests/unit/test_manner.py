@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardtool.cli.options import Manner, add_common, last_value, manner_of, node_named
+from shardtool.cli.options import add_common, last_value, manner_of, node_named
 
 WORDS = st.lists(
     st.sampled_from(
@@ -66,7 +66,7 @@ def test_the_last_word_on_the_log_format_counts_and_then_the_environment(
 def test_nagios_is_seen_wherever_it_stands_before_the_end_of_options() -> None:
     assert manner_of(["status", "--bogus", "--nagios"], {}).nagios
     assert not manner_of(["status", "--", "--nagios"], {}).nagios
-    assert manner_of([], {}) == Manner()
+    assert manner_of([], {}).is_plain
 
 
 @given(WORDS)
