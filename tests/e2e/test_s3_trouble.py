@@ -352,7 +352,7 @@ def test_a_directory_of_somebody_else_is_not_taken_for_a_leftover(s3: S3World) -
     assert (s3.node / "raft" / "log").exists()
 
 
-def test_nobody_at_the_endpoint_is_told_within_two_minutes(here: S3World) -> None:
+def test_nobody_at_the_endpoint_is_one_line(here: S3World) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
