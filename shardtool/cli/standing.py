@@ -10,7 +10,7 @@ from typing import Any
 from shardtool.cli.output import iso
 from shardtool.datadir.inventory import Inventory, NewShard, take_inventory
 from shardtool.datadir.layout import Layout
-from shardtool.datadir.verdict import Evidence, Judged, judge_all
+from shardtool.datadir.verdict import Evidence, Judged, judge_all, reclaimable_together
 from shardtool.disk.locks import Lock
 from shardtool.errors import ShardtoolError, reason_of
 from shardtool.journal import History, Journal
@@ -54,6 +54,11 @@ class Standing:
     def wrong(self) -> tuple[Judged, ...]:
         """Shards that are suspect or unreadable."""
         return tuple(j for j in self.shards if j.verdict in ("suspect", "unreadable"))
+
+    @property
+    def reclaimable_bytes(self) -> int:
+        """What the file system gives back when all goes that may go, or is only to be proven."""
+        return reclaimable_together(tuple(j for j in self.old if j.reclaimable_bytes))
 
     @property
     def needs_attention(self) -> bool:

@@ -18,7 +18,7 @@ from shardtool.cli.standing import (
     trash_document,
 )
 from shardtool.datadir.layout import Layout, find_layout
-from shardtool.datadir.verdict import Judged, reclaimable_together
+from shardtool.datadir.verdict import Judged
 from shardtool.disk.locks import Lock
 from shardtool.errors import UsageError
 from shardtool.words import plural, size
@@ -180,12 +180,8 @@ def _totals(report: Standing) -> str:
     parts += [f"{counts[v]} {v}" for v in ("proven", "incomplete") if counts[v]]
     if report.wrong:
         parts.append(f"{len(report.wrong)} suspect or unreadable")
-    parts += [f"{size(allocated)} on disk", f"{size(_reclaimable(report))} reclaimable"]
+    parts += [f"{size(allocated)} on disk", f"{size(report.reclaimable_bytes)} reclaimable"]
     return ", ".join(parts)
-
-
-def _reclaimable(report: Standing) -> int:
-    return reclaimable_together(tuple(j for j in report.old if j.reclaimable_bytes))
 
 
 def _lines(report: Standing, out: Output) -> list[str]:
@@ -281,7 +277,7 @@ def _document(report: Standing) -> dict[str, Any]:
             "proven": len(report.of("proven")),
             "incomplete": len(report.of("incomplete")),
             "old_allocated_bytes": sum(j.shard.tree.allocated_bytes for j in report.shards),
-            "reclaimable_bytes": _reclaimable(report),
+            "reclaimable_bytes": report.reclaimable_bytes,
         },
         "filesystem": {"total_bytes": room.total_bytes, "free_bytes": room.free_bytes},
         "trash": [trash_document(left) for left in report.left],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from shardtool.proof.receipts import Receipts
 from shardtool.snapshots.metadata import age_order, is_id
 
 _SUFFIX = ".prom"  # the collector reads no other files
+_LONG_AGO = 3600.0  # seconds; nobody is writing a file of some KB since then
 
 
 def look_and_write(
@@ -123,6 +125,7 @@ def _write(args: argparse.Namespace, target: Path, begun: float, found: Found | 
     content = text_of(Look(safe(named), __version__, time.time(), seconds, found))
     try:
         with opened(target.parent, READ_DIRECTORY) as directory:
+            _sweep(directory, target.name)
             replace_file(directory, target.name, content)
     except OSError as error:
         raise ShardtoolError(
@@ -130,3 +133,15 @@ def _write(args: argparse.Namespace, target: Path, begun: float, found: Found | 
             "has to be there, and writable for this user"
         ) from None
     return len(content)
+
+
+def _sweep(directory: int, name: str) -> None:
+    """Remove what killed runs had begun to write. By age: a process of another container has a
+    number that says nothing here."""
+    unfinished = re.compile(rf"\.{re.escape(name)}\.[1-9]\d*", re.ASCII)
+    for entry in os.listdir(directory):
+        if unfinished.fullmatch(entry):
+            with contextlib.suppress(OSError):
+                written = os.stat(entry, dir_fd=directory, follow_symlinks=False).st_mtime
+                if time.time() - written > _LONG_AGO:
+                    os.unlink(entry, dir_fd=directory)

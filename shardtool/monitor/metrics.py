@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from shardtool.datadir.inventory import ENGINES
-from shardtool.datadir.verdict import VERDICTS, reclaimable_together
+from shardtool.datadir.verdict import VERDICTS
 from shardtool.monitor.runs import LastRun, deleted, last_runs
 from shardtool.proof.causes import CAUSES
 from shardtool.upgrade.stage import STAGES
@@ -174,7 +174,7 @@ def _room(report: Standing, new: _Maker) -> Iterator[Metric]:
     yield new.gauge(
         "reclaimable_bytes",
         "What the file system gives back when all goes that may go, or is only to be proven",
-        reclaimable_together(tuple(j for j in report.old if j.reclaimable_bytes)),
+        report.reclaimable_bytes,
     )
     room = report.inventory.file_system
     yield new.gauge(

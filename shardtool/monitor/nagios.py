@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shardtool.datadir.verdict import VERDICTS, Judged, reclaimable_together
+from shardtool.datadir.verdict import VERDICTS, Judged
 from shardtool.errors import UsageError
 from shardtool.words import names, plural, size
 
@@ -130,13 +130,12 @@ def _named(shards: list[str]) -> str:
 def _figures(report: Standing, least: dict[int, int]) -> tuple[str, ...]:
     room = report.inventory.file_system
     verdicts = Counter(judged.verdict for judged in report.shards)
-    reclaimable = reclaimable_together(tuple(j for j in report.old if j.reclaimable_bytes))
     limits = ";".join(f"{least[s]}:" if s in least else "" for s in (WARNING, CRITICAL))
     return (
         f"old={len(report.shards)};;;0",
         *(f"{verdict}={verdicts[verdict]};;;0" for verdict in VERDICTS),
         f"lost={sum(map(lost_of, report.shards))};;;0",
         f"trash={len(report.left)};;;0",
-        f"reclaimable={reclaimable}B;;;0",
+        f"reclaimable={report.reclaimable_bytes}B;;;0",
         f"free={room.free_bytes}B;{limits};0;{room.total_bytes}",
     )

@@ -28,7 +28,7 @@ from shardtool.disk.durable import (
     open_quietly,
     opened,
     opened_quietly,
-    write_all,
+    replace_file,
 )
 from shardtool.errors import ShardtoolError, reason_of
 from shardtool.influxdb.engines import EngineError
@@ -167,25 +167,13 @@ class Receipts:
         document = _document(receipt)
         content = _encoded(document | {"sha256": _checksum(document)}) + b"\n"
         name = f"{receipt.shard}.json"
-        new = f".{name}.{os.getpid()}"
         try:
             self._make_directory()
             with self._opened() as directory:
                 if not self._swept:
                     self._swept = True
                     _sweep(directory)
-                try:
-                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-                    with opened(new, flags, dir_fd=directory) as file:
-                        write_all(file, content)
-                        os.fchmod(file, 0o644)
-                        os.fsync(file)
-                    os.rename(new, name, src_dir_fd=directory, dst_dir_fd=directory)
-                except BaseException:
-                    with contextlib.suppress(OSError):
-                        os.unlink(new, dir_fd=directory)
-                    raise
-                os.fsync(directory)
+                replace_file(directory, name, content)
             give_to_owner_of(self._layout.db, self.directory / name)
         except OSError as error:
             raise ShardtoolError(

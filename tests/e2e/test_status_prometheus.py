@@ -251,6 +251,18 @@ def test_nothing_is_written_through_a_link(
     assert samples(target)["status_success"] == 1
 
 
+def test_what_killed_runs_left_goes_and_what_is_being_written_stays(
+    proven: Node, shardtool: Run, target: Path
+) -> None:
+    names = (".shardtool.prom.12", ".shardtool.prom.13", ".other.prom.12", ".shardtool.prom.x")
+    for name in names:
+        (target.parent / name).write_text("")
+        os.utime(target.parent / name, (1, 1 if name[-1] != "3" else time.time()))
+    shardtool("status", "--data", proven.path, "--prometheus", target)
+    left = {path.name for path in target.parent.iterdir()}
+    assert left == {"shardtool.prom", *names[1:]}
+
+
 @pytest.mark.parametrize("name", ['a"b', "a\\nb", "a\nb", '"} 1\nforged 1\n#', "\x1b[31m", b"\xff"])
 def test_a_hostile_directory_name_stays_in_its_label(
     name: str | bytes, tmp_path: Path, shardtool: Run, target: Path
