@@ -123,6 +123,6 @@ def plan_words(report: Report) -> str:
     staying = sum(len(plan.keep) for plan in plans)
     back = sum(plan.reclaimable_bytes for plan in plans)
     if not going and not staying:
-        return "nothing to delete"
+        return "would delete nothing, for there is nothing"
     copies = ("copy", "copies") if len(report.nodes) > 1 else ("shard",)
     return f"would delete {plural(going, *copies)} ({size(back)} come back) and keep {staying:,}"

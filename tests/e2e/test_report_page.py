@@ -339,7 +339,7 @@ def test_the_timeline_has_a_mark_for_each_shard_and_says_so_in_words(
         assert "00003, proven, " in str(title)
     with Opened(browser, pages["empty"]) as page:
         assert page.tab.locator(".plot").count() == 0
-        assert "There are no old shards" in page.text
+        assert "There are no old shards" in page.tab.inner_text("h1")
 
 
 def test_long_lists_are_cut_and_say_where_the_rest_is(
