@@ -38,13 +38,13 @@ check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n $(JOBS) tests/unit
+	$(BIN)/pytest -q -n $(JOBS) -m 'not slow' tests/unit
 
 test: $(VENV)/dev.stamp
-	$(BIN)/pytest -q -n $(JOBS) -m 'not slow'
+	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m 'not slow'
 
 test-all: test
-	$(BIN)/pytest -q -n $(JOBS) -m slow
+	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m slow
 
 # All of it takes some 20 minutes and 16 GB; BENCH_SIZE=small a minute or two. What is measured
 # against has to be there: apt install gdu restic g++ libleveldb-dev

@@ -123,6 +123,7 @@ def test_on_stopped_07_without_one_shard_its_values_are_in_the_wal_alone(
     assert "start 0.7 once more" in finding(found, "wal-only")["advice"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["original-07", "stopped-07", "compacted-07", "partial-08"])
 def test_nothing_of_a_capture_changes_and_the_missing_snapshot_blocks(
     name: str, shardtool: Run, capture: Capture, listing: Callable[[Path], Listing]
@@ -134,10 +135,12 @@ def test_nothing_of_a_capture_changes_and_the_missing_snapshot_blocks(
     assert listing(data) == before
 
 
+@pytest.mark.slow
 def test_a_raft_snapshot_of_07_is_told(shardtool: Run, capture: Capture) -> None:
     assert "0.8.0" in finding(check(shardtool, capture("compacted-07")), "raft-snapshot")["message"]
 
 
+@pytest.mark.slow
 def test_on_migrated_08_the_proofs_are_what_is_left_to_do(shardtool: Run, capture: Capture) -> None:
     data = capture("migrated-08")
     found = check(shardtool, data)
@@ -154,6 +157,7 @@ def test_on_migrated_08_the_proofs_are_what_is_left_to_do(shardtool: Run, captur
 GARBAGE = struct.pack(">III", 1, 1, 4) + b"\xff\xff\xff\xff"
 
 
+@pytest.mark.slow
 def test_with_a_snapshot_of_what_is_there_nothing_blocks_until_raft_changes(
     tmp_path: Path, shardtool: Run
 ) -> None:
@@ -204,6 +208,7 @@ def test_a_server_that_runs_is_told_and_its_shards_are_read_when_it_is_gone(
     assert found["migration"] is None
 
 
+@pytest.mark.slow
 def test_what_is_no_shard_is_told(tmp_path: Path, shardtool: Run) -> None:
     node = Node(tmp_path / "data")
     node.old_shard(1, points=10)
@@ -453,6 +458,7 @@ def test_a_port_that_nobody_listens_on_gets_one_line(upgraded: Node, shardtool: 
 # -- what it looks like --
 
 
+@pytest.mark.slow
 def test_it_fits_80_columns_and_needs_no_color(upgraded: Node, shardtool: Run) -> None:
     done = shardtool("--data", upgraded.path, "check")
     assert done.returncode == 3

@@ -28,6 +28,7 @@ from tests.needs import needs_plyvel, needs_root
 # -- what real servers wrote --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capture_name", ["original-07", "migrated-08", "partial-08"])
 def test_each_value_of_a_capture_is_in_the_json_once_with_its_type(
     capture_name: str, capture: Capture, shardtool: Run, listing: List, tmp_path: Path
@@ -70,6 +71,7 @@ def test_each_value_of_a_capture_is_a_field_once_with_its_type_or_listed(
     assert found.total() == 20_536
 
 
+@pytest.mark.slow
 def test_all_of_a_capture_is_in_one_parquet_file(
     capture: Capture, shardtool: Run, tmp_path: Path
 ) -> None:
@@ -89,6 +91,7 @@ def test_all_of_a_capture_is_in_one_parquet_file(
     assert parquet.ParquetFile(file).metadata.num_row_groups == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["ldb112-sst-64k-bloom", "ldb115-log"])
 def test_a_shard_of_2014_is_exported_without_a_raft(
     engine: str, capture: Capture, shardtool: Run, tmp_path: Path
@@ -133,6 +136,7 @@ def _umask() -> int:
     return mask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["", ".gz", ".zst"])
 @pytest.mark.parametrize("form", ["lp", "line", "txt", "json", "jsonl"])
 def test_the_end_of_the_name_says_what_is_written(
@@ -151,6 +155,7 @@ def test_the_end_of_the_name_says_what_is_written(
     assert again.read_bytes() == file.read_bytes()
 
 
+@pytest.mark.slow
 def test_each_line_of_the_json_is_what_0_8_takes(
     kinds: Node, shardtool: Run, tmp_path: Path
 ) -> None:
@@ -173,6 +178,7 @@ def test_each_line_of_the_json_is_what_0_8_takes(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["leveldb", "rocksdb", "hyperleveldb", "lmdb"])
 def test_new_shards_are_exported_as_the_old_ones(
     engine: Any, kinds: Node, shardtool: Run, tmp_path: Path
@@ -190,6 +196,7 @@ def test_new_shards_are_exported_as_the_old_ones(
 # -- what is chosen --
 
 
+@pytest.mark.slow
 def test_databases_series_and_times_choose(shardtool: Run, tmp_path: Path) -> None:
     node = Node(tmp_path / "data")
     day = 86_400_000_000
@@ -222,6 +229,7 @@ def test_databases_series_and_times_choose(shardtool: Run, tmp_path: Path) -> No
     )
 
 
+@pytest.mark.slow
 def test_two_databases_in_one_file_are_refused_and_named(shardtool: Run, tmp_path: Path) -> None:
     node = Node(tmp_path / "data")
     node.old_shard(1, rows=[Row(name, "s", "v", 1, 1, 1) for name in ("one", "two")])
@@ -257,6 +265,7 @@ def test_words_that_mean_nothing_are_one_line_and_2(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
 
+@pytest.mark.slow
 def test_a_database_that_nobody_knows_is_refused(
     kinds: Node, shardtool: Run, tmp_path: Path
 ) -> None:
@@ -307,6 +316,7 @@ def test_a_log_that_ends_in_the_midst_of_a_record_is_told(
     assert 900 < (tmp_path / "out.lp").read_text().count("cpu v=1.5") < 1000
 
 
+@pytest.mark.slow
 def test_a_shard_that_is_not_there_is_named(kinds: Node, shardtool: Run, tmp_path: Path) -> None:
     for words in (("9",), ("--new", "9")):
         done = shardtool("--data", kinds.path, "export", *words, "--to", tmp_path / "out.lp")
@@ -316,6 +326,7 @@ def test_a_shard_that_is_not_there_is_named(kinds: Node, shardtool: Run, tmp_pat
 # -- what is left out --
 
 
+@pytest.mark.slow
 def test_what_lines_cant_hold_is_listed_and_the_code_is_3(shardtool: Run, tmp_path: Path) -> None:
     node = Node(tmp_path / "data")
     rows = [
@@ -362,6 +373,7 @@ def test_hostile_names_reach_no_terminal(shardtool: Run, tmp_path: Path) -> None
 # -- shards that can't be read --
 
 
+@pytest.mark.slow
 @needs_plyvel
 def test_a_shard_that_cant_be_read_hides_no_other(
     shardtool: Run, listing: List, tmp_path: Path

@@ -21,6 +21,7 @@ from tests.e2e.proof_world import List, one_line
 from tests.e2e.test_terminal import Terminal
 
 
+@pytest.mark.slow
 def test_a_file_that_is_there_is_replaced_only_with_force(
     kinds: Node, shardtool: Run, tmp_path: Path
 ) -> None:
@@ -123,6 +124,7 @@ def test_an_interrupt_leaves_nothing(number: signal.Signals, tmp_path: Path) -> 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
 
+@pytest.mark.slow
 def test_people_see_a_bar_where_it_takes_its_time(tmp_path: Path) -> None:
     node = Node(tmp_path / "data")
     node.old_shard(1, points=300_000, databases={"test": ("cpu", "mem", "disk")})
@@ -132,6 +134,7 @@ def test_people_see_a_bar_where_it_takes_its_time(tmp_path: Path) -> None:
     assert "1,200,000 values of 300,000 points" in terminal.shown.replace("\r\n", " ")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_shard_nor_with_its_columns(tmp_path: Path) -> None:
     from bench.sides import peak_memory
 

@@ -84,6 +84,7 @@ def test_migrated_08_gives_its_440_values_and_those_are_what_rescue_sends(
     assert (nothing["values"], file.read_bytes()) == (0, b"")
 
 
+@pytest.mark.slow
 def test_all_that_migrated_08_lost_is_in_one_parquet_file(
     capture: Capture, shardtool: Run, tmp_path: Path
 ) -> None:
@@ -96,6 +97,7 @@ def test_all_that_migrated_08_lost_is_in_one_parquet_file(
 # -- what rescue can't send --
 
 
+@pytest.mark.slow
 def test_what_rescue_leaves_is_what_is_exported_then(shardtool: Run, tmp_path: Path) -> None:
     big = 990_000_000_000_010_001
     unsendable = [
@@ -133,6 +135,7 @@ def test_what_rescue_leaves_is_what_is_exported_then(shardtool: Run, tmp_path: P
 # -- what counts as lost --
 
 
+@pytest.mark.slow
 def test_nothing_lost_is_a_file_without_values_as_of_an_empty_choice(
     proven: Node, shardtool: Run, tmp_path: Path
 ) -> None:
@@ -147,6 +150,7 @@ def test_nothing_lost_is_a_file_without_values_as_of_an_empty_choice(
     assert "0 lost values of 0 points, from 2 shards" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_value_that_is_another_there_is_lost_as_the_old_shard_has_it(
     shardtool: Run, tmp_path: Path
 ) -> None:
@@ -161,6 +165,7 @@ def test_a_value_that_is_another_there_is_lost_as_the_old_shard_has_it(
     ]
 
 
+@pytest.mark.slow
 def test_what_was_dropped_and_what_was_accepted_is_exported_too(
     shardtool: Run, tmp_path: Path
 ) -> None:
@@ -178,6 +183,7 @@ def test_what_was_dropped_and_what_was_accepted_is_exported_too(
     assert columns_of(found) == {"test~gone~v": 3, "test~kept~v": 2}
 
 
+@pytest.mark.slow
 def test_of_a_shard_without_marker_all_that_is_not_there_yet_is_lost(
     shardtool: Run, tmp_path: Path
 ) -> None:
@@ -200,6 +206,7 @@ def test_other_choices_hold_too(shardtool: Run, tmp_path: Path) -> None:
     assert found == Counter(cell("test", "a~b", "v", AT + n, 10_001, n) for n in (5, 6))
 
 
+@pytest.mark.slow
 def test_only_databases_that_lost_something_count(shardtool: Run, tmp_path: Path) -> None:
     node = Node(tmp_path / "data", version="0.8")
     rows = [Row(name, "s", "v", AT, 10_001, 1) for name in ("one", "two")]
@@ -214,6 +221,7 @@ def test_only_databases_that_lost_something_count(shardtool: Run, tmp_path: Path
     assert not (tmp_path / "y.lp").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["json", "lp"])
 def test_stdout_carries_the_lost_values_and_nothing_else(
     form: str, shardtool: Run, tmp_path: Path
@@ -232,6 +240,7 @@ def test_stdout_carries_the_lost_values_and_nothing_else(
 # -- what can't be told --
 
 
+@pytest.mark.slow
 @needs_plyvel
 def test_a_damaged_shard_is_not_exported_at_all_and_hides_no_other(
     shardtool: Run, listing: List, tmp_path: Path
@@ -288,6 +297,7 @@ def test_an_lmdb_that_a_server_has_open_is_told(shardtool: Run, hold: Hold, tmp_
     assert [(one["values"], one["reasons"]) for one in told["shards"]] == [(0, ["in-use"])]
 
 
+@pytest.mark.slow
 def test_in_a_cluster_other_servers_are_asked_or_said_to_be_unasked(
     shardtool: Run, tmp_path: Path
 ) -> None:
@@ -354,6 +364,7 @@ def test_an_interrupt_while_it_compares_leaves_nothing(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
 
+@pytest.mark.slow
 def test_memory_is_flat_at_a_million_lost_values(tmp_path: Path) -> None:
     from bench.sides import peak_memory
 

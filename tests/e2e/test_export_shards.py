@@ -13,6 +13,7 @@ from tests.e2e.export_world import export, left_cells
 from tests.e2e.proof_world import AT
 
 
+@pytest.mark.slow
 def test_of_two_contents_that_of_the_shard_with_the_larger_number_goes_out(
     shardtool: Run, tmp_path: Path
 ) -> None:

@@ -114,6 +114,7 @@ def test_a_migration_is_started_followed_to_its_end_and_told(node: Node, migrate
     assert marked(node) == SHARDS
 
 
+@pytest.mark.slow
 def test_what_was_done_is_in_the_journal_and_in_history(
     node: Node, migrate: Migrate, shardtool: Run
 ) -> None:
@@ -134,6 +135,7 @@ def test_what_was_done_is_in_the_journal_and_in_history(
     assert "marked: 4 marked, 0 left, 0 passed over; 0 errors" in shown
 
 
+@pytest.mark.slow
 def test_json_is_one_document_and_nothing_else_on_stdout(node: Node, migrate: Migrate) -> None:
     with started(node.path) as server:
         found = document(migrate(server.url, "--wait", "--json"))
@@ -144,6 +146,7 @@ def test_json_is_one_document_and_nothing_else_on_stdout(node: Node, migrate: Mi
     assert found["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_quiet_is_a_line(node: Node, migrate: Migrate) -> None:
     with started(node.path) as server:
         done = migrate(server.url, "--wait", "--quiet")
@@ -151,6 +154,7 @@ def test_quiet_is_a_line(node: Node, migrate: Migrate) -> None:
     assert "4 of 4 old shards are marked" in done.stdout
 
 
+@pytest.mark.slow
 def test_without_wait_it_starts_it_and_says_how_to_follow(node: Node, migrate: Migrate) -> None:
     with started(node.path, *SLOW) as server:
         done = migrate(server.url)
@@ -161,6 +165,7 @@ def test_without_wait_it_starts_it_and_says_how_to_follow(node: Node, migrate: M
         wait_for(lambda: marked(node) == SHARDS)
 
 
+@pytest.mark.slow
 def test_where_all_are_marked_nothing_is_sent_and_no_server_is_needed(
     node: Node, migrate: Migrate
 ) -> None:
@@ -175,6 +180,7 @@ def test_where_all_are_marked_nothing_is_sent_and_no_server_is_needed(
     assert "all 4 old shards are marked" in migrate("http://127.0.0.1:1", env={}).stdout
 
 
+@pytest.mark.slow
 def test_a_second_one_follows_what_the_first_has_started(node: Node, migrate: Migrate) -> None:
     with started(node.path, *SLOW) as server:
         assert migrate(server.url).returncode == 0
@@ -187,6 +193,7 @@ def test_a_second_one_follows_what_the_first_has_started(node: Node, migrate: Mi
 # -- what goes wrong in the server --
 
 
+@pytest.mark.slow
 def test_errors_of_the_log_are_shown_with_shard_and_series(node: Node, migrate: Migrate) -> None:
     node.old_shard(5, points=8, databases={"test": ('say "hi"\x1b[31m', "a~b", "ok")})
     with started(
@@ -204,6 +211,7 @@ def test_errors_of_the_log_are_shown_with_shard_and_series(node: Node, migrate: 
     assert events(node)[-1] == "migration-ended"
 
 
+@pytest.mark.slow
 def test_json_names_shard_and_series_of_each_error(node: Node, migrate: Migrate) -> None:
     node.old_shard(5, points=8, databases={"test": ('"q"', "a~b", "ok")})
     with started(node.path) as server:
@@ -214,6 +222,7 @@ def test_json_names_shard_and_series_of_each_error(node: Node, migrate: Migrate)
     assert all(one["text"] for one in errors)
 
 
+@pytest.mark.slow
 def test_a_shard_that_was_passed_over_ends_the_wait_and_is_named(
     node: Node, migrate: Migrate
 ) -> None:
@@ -226,6 +235,7 @@ def test_a_shard_that_was_passed_over_ends_the_wait_and_is_named(
     assert [one["shard"] for one in found["errors"]] == ["00003", "00001"]
 
 
+@pytest.mark.slow
 def test_without_a_log_a_passed_over_shard_is_told_by_the_lower_ones(
     node: Node, migrate: Migrate, tmp_path: Path
 ) -> None:
@@ -237,6 +247,7 @@ def test_without_a_log_a_passed_over_shard_is_told_by_the_lower_ones(
     assert "passed over, without a marker: 00003" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_midway_ends_the_wait(node: Node) -> None:
     with started(node.path, "--stop-after", "2") as server:
         process = begun(node, server.url, "--every", "1s")
@@ -252,6 +263,7 @@ def test_a_server_that_is_killed_midway_ends_the_wait(node: Node) -> None:
     assert records(node)[-1]["how"] == "server-died"
 
 
+@pytest.mark.slow
 def test_a_migration_in_which_nothing_moves_ends_the_wait(node: Node, migrate: Migrate) -> None:
     with started(node.path, "--stop-after", "1") as server:
         done = migrate(server.url, "--wait", "--stall", "2s", "--json")
@@ -262,6 +274,7 @@ def test_a_migration_in_which_nothing_moves_ends_the_wait(node: Node, migrate: M
     assert re.search(r"found nothing that did for [2-9]s; 1 of 4 old shards are m", done.stderr)
 
 
+@pytest.mark.slow
 def test_the_migrators_own_pause_is_no_standstill(node: Node, migrate: Migrate) -> None:
     with started(node.path, "--points-per-pause", "5") as server:
         done = migrate(server.url, "--wait", "--stall", "1s", "--pause", "2s")
@@ -271,6 +284,7 @@ def test_the_migrators_own_pause_is_no_standstill(node: Node, migrate: Migrate) 
 # -- interrupted --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_leaves_the_migration_as_it_is(node: Node, number: signal.Signals) -> None:
     with started(node.path, *SLOW) as server:
@@ -285,6 +299,7 @@ def test_an_interruption_leaves_the_migration_as_it_is(node: Node, number: signa
     assert events(node) == ["migration-started"]
 
 
+@pytest.mark.slow
 def test_killed_it_leaves_the_migration_as_it_is_and_a_rerun_follows_it(
     node: Node, migrate: Migrate
 ) -> None:
@@ -310,6 +325,7 @@ def served(node: Node, **faults: Any) -> Iterator[str]:
         yield url
 
 
+@pytest.mark.slow
 def test_a_refusal_that_follows_a_lost_answer_is_a_start_of_our_own(
     node: Node, migrate: Migrate
 ) -> None:
@@ -321,6 +337,7 @@ def test_a_refusal_that_follows_a_lost_answer_is_a_start_of_our_own(
     assert events(node) == ["migration-started", "migration-ended"]
 
 
+@pytest.mark.slow
 def test_a_start_without_an_answer_may_have_been_one_and_says_how_to_find_out(
     node: Node, migrate: Migrate
 ) -> None:
@@ -334,6 +351,7 @@ def test_a_start_without_an_answer_may_have_been_one_and_says_how_to_find_out(
         assert "a proxy" in records(node)[-1]["error"]
 
 
+@pytest.mark.slow
 def test_a_start_that_no_server_answers_at_all_is_not_a_failed_one(
     node: Node, migrate: Migrate
 ) -> None:
@@ -344,6 +362,7 @@ def test_a_start_that_no_server_answers_at_all_is_not_a_failed_one(
     assert events(node) == ["migration-started", "migration-unknown"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drip", [b"HTTP/1.1 200 OK\r\nX-A: ", b"HTTP/1.1 102 Processing\r\n\r\n"])
 def test_a_server_that_drips_ends_the_wait(node: Node, migrate: Migrate, drip: bytes) -> None:
     def between(connection: socket.socket, asked: Asked) -> None:
@@ -394,6 +413,7 @@ def test_the_pause_of_a_start_that_was_refused_is_not_that_of_the_one_that_runs(
 # -- what does not begin --
 
 
+@pytest.mark.slow
 def test_a_blocker_refuses_and_nothing_is_sent(
     node: Node, migrate: Migrate, listing: Callable[[Path], Listing]
 ) -> None:
@@ -412,6 +432,7 @@ def test_a_blocker_refuses_and_nothing_is_sent(
     assert (marked(node), events(node)) == ([], [])
 
 
+@pytest.mark.slow
 def test_an_override_that_no_finding_has_is_wrong_usage_and_names_the_blockers(
     node: Node, migrate: Migrate
 ) -> None:
@@ -423,6 +444,7 @@ def test_an_override_that_no_finding_has_is_wrong_usage_and_names_the_blockers(
     assert marked(node) == []
 
 
+@pytest.mark.slow
 def test_a_version_that_can_not_migrate_is_a_blocker(node: Node, migrate: Migrate) -> None:
     with started(node.path, "--version", "0.8.4") as server:
         done = migrate(server.url)
@@ -442,6 +464,7 @@ def test_0_7_gets_one_clear_line(node: Node, migrate: Migrate) -> None:
     assert events(node) == []
 
 
+@pytest.mark.slow
 def test_in_a_cluster_the_other_servers_are_named(migrate: Migrate, tmp_path: Path) -> None:
     node = Node(tmp_path / "one", version="0.8", servers=2)
     node.old_shard(1, points=4)
@@ -454,6 +477,7 @@ def test_in_a_cluster_the_other_servers_are_named(migrate: Migrate, tmp_path: Pa
     assert "migrate and verify on every one of them" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_wrong_password_is_one_line_without_it(node: Node, migrate: Migrate) -> None:
     with started(node.path) as server:
         done = migrate(server.url, "--wait", env={"SHARDTOOL_PASSWORD": "sesame-9"})
@@ -464,6 +488,7 @@ def test_a_wrong_password_is_one_line_without_it(node: Node, migrate: Migrate) -
     assert events(node) == []
 
 
+@pytest.mark.slow
 def test_a_wrong_port_is_one_line(node: Node, migrate: Migrate) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # nobody listens there
@@ -472,6 +497,7 @@ def test_a_wrong_port_is_one_line(node: Node, migrate: Migrate) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_server_of_another_directory_is_refused_and_overridden_it_stalls(
     node: Node, migrate: Migrate, tmp_path: Path
 ) -> None:
@@ -508,6 +534,7 @@ def test_wrong_durations_are_wrong_usage(
 # -- on a terminal --
 
 
+@pytest.mark.slow
 def test_on_a_terminal_a_block_is_drawn_and_gone_at_the_end(node: Node) -> None:
     with started(node.path, *SLOW) as server:
         terminal = Terminal(

@@ -107,6 +107,7 @@ def test_without_reading_and_without_receipts_all_stay(capture: Capture, shardto
     assert receipts(data) == []
 
 
+@pytest.mark.slow
 def test_without_reading_the_receipts_of_verify_are_enough(
     capture: Capture, shardtool: Run
 ) -> None:
@@ -137,6 +138,7 @@ def test_partial_08_loses_exactly_its_four_proven_shards(capture: Capture, shard
     assert old_shards(data) == [f"0000{number}" for number in range(1, 6)]
 
 
+@pytest.mark.slow
 def test_a_shard_without_marker_stays_however_complete_it_is(
     tmp_path: Path, shardtool: Run
 ) -> None:
@@ -366,6 +368,7 @@ def killed_with_1_in_the_trash(node: Node, call: str) -> None:
     assert old_shards(node.path) == ["00050"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("strace")
 @pytest.mark.parametrize("known", [False, True], ids=["rename not known", "rename known"])
 @pytest.mark.parametrize("lose", [value_lost, file_lost, directory_lost])
@@ -387,6 +390,7 @@ def test_a_whole_shard_in_the_trash_whose_new_side_changed_is_put_back(
     assert set(kept(again)["00001"]) <= NOT_FOUND
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("strace")
 def test_a_whole_shard_in_the_trash_whose_proof_holds_is_finished(
     node: Node, shardtool: Run
@@ -425,6 +429,7 @@ def test_two_prunes_at_once_delete_each_shard_once(capture: Capture) -> None:
     assert len(old_shards(data)) == 14
 
 
+@pytest.mark.slow
 def test_verify_beside_a_prune_harms_neither(capture: Capture, shardtool: Run) -> None:
     data = capture("migrated-08")
     verifying = subprocess.Popen(
@@ -447,6 +452,7 @@ def test_verify_beside_a_prune_harms_neither(capture: Capture, shardtool: Run) -
     assert len(old_shards(data)) == 14
 
 
+@pytest.mark.slow
 def test_two_verifies_at_once_both_find_everything(capture: Capture) -> None:
     data = capture("migrated-08")
     both = [

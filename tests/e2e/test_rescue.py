@@ -47,6 +47,7 @@ def test_migrated_08_gets_its_440_values_and_no_other_and_all_of_it_is_proven(
     assert done.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_second_rescue_sends_nothing(shardtool: Run, capture: Capture) -> None:
     data = capture("migrated-08")
     with served(data) as (url, faults):
@@ -57,6 +58,7 @@ def test_a_second_rescue_sends_nothing(shardtool: Run, capture: Capture) -> None
     assert (again["sent"], again["missing"]) == (0, 0)
 
 
+@pytest.mark.slow
 def test_a_dry_run_sends_nothing_and_shows_what_the_real_run_sends(
     shardtool: Run, capture: Capture, listing: Callable[[Path], Listing]
 ) -> None:
@@ -177,6 +179,7 @@ def test_a_value_that_08_has_otherwise_is_not_overwritten(tmp_path: Path, shardt
     assert (found["sent"], found["left"], found["missing"]) == (1, {"different": 1}, 1)
 
 
+@pytest.mark.slow
 def test_what_was_dropped_in_08_comes_back_only_when_asked_for(
     tmp_path: Path, shardtool: Run
 ) -> None:
@@ -204,6 +207,7 @@ def test_a_database_is_made_only_where_that_is_said(tmp_path: Path, shardtool: R
     assert (found["create_databases"], found["sent"], found["missing"]) == (["gone"], 1, 0)
 
 
+@pytest.mark.slow
 def test_an_unmigrated_shard_is_rescued_only_where_it_is_named(
     tmp_path: Path, shardtool: Run
 ) -> None:
@@ -282,6 +286,7 @@ def test_without_a_terminal_or_yes_nothing_is_sent(tmp_path: Path, shardtool: Ru
 # -- cut off --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_rescue_that_is_cut_off_is_gone_on_with(
     number: signal.Signals, tmp_path: Path, shardtool: Run
@@ -322,6 +327,7 @@ def test_the_journal_says_what_was_sent(tmp_path: Path, shardtool: Run) -> None:
     assert "3 values sent" in history.stdout
 
 
+@pytest.mark.slow
 def test_losses_that_were_accepted_are_sent_only_where_the_shard_is_named(
     tmp_path: Path, shardtool: Run
 ) -> None:
@@ -424,6 +430,7 @@ def test_a_database_that_can_not_be_made_does_not_stop_the_others(
     assert (found["sent"], found["left"], found["missing"]) == (1, {"name": 1}, 1)
 
 
+@pytest.mark.slow
 def test_a_server_that_refuses_everything_ends_the_rescue_soon_and_tells_what_it_refused(
     tmp_path: Path, shardtool: Run
 ) -> None:

@@ -90,6 +90,7 @@ def asked(node: Node, url: str) -> Terminal:
     return terminal
 
 
+@pytest.mark.slow
 def test_what_has_come_over_while_the_question_stood_is_not_sent_again(
     node: Node, shardtool: Run
 ) -> None:
@@ -117,6 +118,7 @@ def test_what_was_lost_while_the_question_stood_is_shown_before_it_is_sent(node:
 # -- another directory, another shard, another series --
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_directory_that_the_server_runs_on_is_refused(
     node: Node, tmp_path: Path, shardtool: Run
 ) -> None:
@@ -129,6 +131,7 @@ def test_a_copy_of_the_directory_that_the_server_runs_on_is_refused(
         assert rescue(shardtool, node.path, server.url)["sent"] == 3
 
 
+@pytest.mark.slow
 def test_a_named_shard_does_not_keep_out_what_a_later_one_has(
     tmp_path: Path, shardtool: Run
 ) -> None:

@@ -278,6 +278,7 @@ def test_a_sample_tells_regexes_apart_that_no_name_is_made_up_for(spaces_world: 
 # -- a cluster --
 
 
+@pytest.mark.slow
 def test_in_a_cluster_the_servers_are_told_and_what_is_each_nodes_own(spaces_world: Make) -> None:
     w = spaces_world(SHORT, LONG, servers=2)
     for words in (["list"], ["explain", "cpu"], ["apply", "--like-0.7", "test"]):

@@ -84,6 +84,7 @@ def test_before_the_migration_every_value_is_missing_as_not_migrated(
         assert {column["cause"] for column in shard["columns"]} == {"not-migrated"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["rocksdb", "lmdb", "hyperleveldb"])
 @pytest.mark.parametrize("name", ["migrated-08", "partial-08"])
 def test_every_engine_of_08_gives_the_same_result(
@@ -94,6 +95,7 @@ def test_every_engine_of_08_gives_the_same_result(
     agrees(verify(shardtool, data), name)
 
 
+@pytest.mark.slow
 @needs_plyvel
 def test_new_shards_in_tables_give_the_same_result(capture: Capture, shardtool: Run) -> None:
     data = capture("migrated-08")
@@ -127,6 +129,7 @@ def test_no_engine_touches_a_shard_that_it_reads(
     assert not_ours(listing(node.path)) == before
 
 
+@pytest.mark.slow
 def test_a_capture_of_07_is_untouched(capture: Capture, shardtool: Run, listing: List) -> None:
     data = capture("compacted-07")
     before = listing(data)
@@ -289,6 +292,7 @@ def test_the_list_tells_what_the_new_storage_has_instead(tmp_path: Path, shardto
     assert (line["found_type"], line["found_value"]) == ("double", float(1 << 60))
 
 
+@pytest.mark.slow
 def test_a_name_that_is_no_utf_8_is_listed_and_shown_escaped(
     tmp_path: Path, shardtool: Run
 ) -> None:

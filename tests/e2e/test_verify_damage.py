@@ -204,6 +204,7 @@ def cut_gob(snapshot: Path) -> None:
     snapshot.write_bytes(b"%08x\n" % zlib.crc32(body) + body)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", RAFT_DAMAGE)
 def test_without_a_sound_catalogue_every_shard_is_unreadable(
     damage: str, proven: Node, shardtool: Run
@@ -353,6 +354,7 @@ def test_a_list_that_does_not_fit_tmpdir_is_one_line_and_1(
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_tmpdir_on_another_file_system_does(
     capture: Capture, shardtool: Run, tmp_path: Path, mount: Mount
 ) -> None:
@@ -449,6 +451,7 @@ def test_an_lmdb_that_a_server_has_open_makes_its_old_shard_busy(
 # -- what came after the marker --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("migrated", [True, False], ids=["found", "lost"])
 def test_values_written_after_the_marker_are_looked_for_like_all_others(
     migrated: bool, proven: Node, shardtool: Run
@@ -467,6 +470,7 @@ def test_values_written_after_the_marker_are_looked_for_like_all_others(
     assert (after["verdict"], after["reasons"]) == wanted
 
 
+@pytest.mark.slow
 def test_status_counts_what_is_proven_and_incomplete(capture: Capture, shardtool: Run) -> None:
     data = capture("migrated-08")
     verify(shardtool, data)

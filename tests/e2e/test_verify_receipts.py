@@ -36,6 +36,7 @@ def without(shards: dict[str, Any], *keys: str) -> dict[str, Any]:
     return {n: {k: v for k, v in s.items() if k not in keys} for n, s in shards.items()}
 
 
+@pytest.mark.slow
 def test_a_second_run_says_the_same_from_receipts(capture: Capture, shardtool: Run) -> None:
     data = capture("migrated-08")
     first = verify(shardtool, data)
@@ -178,6 +179,7 @@ def begun(node: Node, url: str, scratch: Path) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_an_interrupted_run_keeps_the_finished_shards_receipts(
     number: signal.Signals, tmp_path: Path, shardtool: Run
@@ -200,6 +202,7 @@ def test_an_interrupted_run_keeps_the_finished_shards_receipts(
     assert {name for name, shard in shards.items() if shard["from_receipt"]} == {"00002"}
 
 
+@pytest.mark.slow
 def test_a_finished_run_leaves_nothing_in_tmpdir(
     proven: Node, shardtool: Run, tmp_path: Path
 ) -> None:

@@ -71,6 +71,7 @@ def is_whole(out: Path) -> bool:
     return len(lines) == 22 and len(left) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("strace")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("call", "action"), EACH)
@@ -100,6 +101,7 @@ def test_a_file_is_whole_or_not_there(
     assert number > 1, f"export made no {call}"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("strace")
 @pytest.mark.parametrize("call", ["write", "fsync", "rename"])
 def test_a_file_that_is_replaced_is_never_half_there(call: str, node: Node, tmp_path: Path) -> None:
@@ -114,6 +116,7 @@ def test_a_file_that_is_replaced_is_never_half_there(call: str, node: Node, tmp_
     assert number > 1
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_nothing(
     mount: Mount, shardtool: Run, tmp_path: Path
 ) -> None:
@@ -158,6 +161,7 @@ def test_a_file_on_its_way_is_its_owners_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.lp"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("strace")
 @pytest.mark.parametrize("call", ["write", "fsync", "fchmod", "rename"])
 def test_a_replacement_that_fails_leaves_the_old_file_its_list(call: str, tmp_path: Path) -> None:

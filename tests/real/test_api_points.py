@@ -46,6 +46,7 @@ def test_the_configuration_is_the_one_that_a_real_server_gave(
     assert ours == real
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["migrated-08", "partial-08"])
 def test_every_value_of_a_capture_is_found_through_the_api(
     name: str, capture: Callable[[str], Path]

@@ -236,6 +236,7 @@ def test_a_block_size_that_ends_just_before_the_corrupt_block_hides_nothing(
             stream.take(1)
 
 
+@pytest.mark.slow
 @needs_plyvel
 @settings(max_examples=40)
 @given(data=st.data())

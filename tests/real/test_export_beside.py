@@ -85,6 +85,7 @@ def right(points: dict[Point, float]) -> dict[tuple[str, int, int], float]:
     return {(column, time, number): value for (_, column, time, number), value in ordered}
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(points=POINTS, sequence=st.sampled_from(["auto", "tag", "none", "field"]))
 @example({(1, "a", 1, 1): 1.5, (2, "a", 1, 2): 2.5}, "auto")
@@ -128,6 +129,7 @@ def test_each_value_is_in_the_file_once_under_its_own_identity_or_listed(
     assert len(points) == report.values + sum(told.values()) + report.twice
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(points=POINTS)
 def test_json_has_each_identity_once(points: dict[Point, float]) -> None:

@@ -752,6 +752,7 @@ def test_rewritten_new_shards_hold_the_same_pairs(tmp_path: Path, engine: Engine
     assert {path: list(pairs(path)) for path in before} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["hyperleveldb", "rocksdb", "lmdb"])
 def test_a_real_servers_new_shards_can_be_rewritten(
     captures: Path, tmp_path: Path, engine: Engine

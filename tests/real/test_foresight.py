@@ -69,6 +69,7 @@ SERIES = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(names=SERIES, later=st.integers(0, 3))
 def test_what_is_foretold_is_what_the_migration_then_leaves_behind(

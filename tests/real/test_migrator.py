@@ -133,6 +133,7 @@ def test_it_loses_of_the_capture_what_0_8_3_lost(capture: Capture, shardtool: Ru
         assert causes <= {"name"}
 
 
+@pytest.mark.slow
 def test_it_gives_the_ids_and_shards_that_0_8_3_gave(capture: Capture) -> None:
     data, real = capture("original-07"), capture("migrated-08")
     with upgraded(data) as server:

@@ -335,6 +335,7 @@ def test_two_columns_that_share_an_index_key_are_looked_for_under_both_names(
     assert proven(node, 7).missing == lose
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     owners=st.lists(st.booleans(), min_size=1, max_size=40),
@@ -797,6 +798,7 @@ NAMES = st.sampled_from([("s", "n"), ("s", "m"), ("S", "n"), ("s~t", "n"), ("s",
 VALUES: st.SearchStrategy[Value] = st.sampled_from([1, 2, 1.0, True, "", "x"])
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     points=st.dictionaries(

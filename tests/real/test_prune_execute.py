@@ -543,6 +543,7 @@ def interrupt_at(call: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return count
 
 
+@pytest.mark.slow
 def test_an_interruption_before_any_change_of_the_disk_loses_nothing(tmp_path: Path) -> None:
     call = 0
     while True:

@@ -458,6 +458,7 @@ def test_a_loss_that_shardtool_does_not_write_makes_it_no_receipt(
     assert planted(layout, signed(found)).read("00007") is None
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(data=st.data(), value=JSON)
 def test_a_mutated_receipt_is_none_or_one_that_can_be_shown(

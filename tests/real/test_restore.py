@@ -177,6 +177,7 @@ def test_a_mount_point_is_refused_before_anything_is_done(node: Path, snapshot: 
     assert sorted(os.listdir(node)) == ["config.toml", "db", "raft", "snapshots", "wal"]
 
 
+@pytest.mark.slow
 def test_a_planted_set_id_bit_is_not_restored(node: Path) -> None:
     (node / "raft" / "name").chmod(0o4755)
     backed_up(node)
@@ -184,6 +185,7 @@ def test_a_planted_set_id_bit_is_not_restored(node: Path) -> None:
     assert (node / "raft" / "name").stat().st_mode & 0o7777 == 0o755
 
 
+@pytest.mark.slow
 def test_a_restore_is_in_the_journal_before_and_after(node: Path, snapshot: Path) -> None:
     shardtool("--data", node, "restore", "--yes")
     lines = (node / "db" / ".shardtool" / "journal").read_text().splitlines()
@@ -192,6 +194,7 @@ def test_a_restore_is_in_the_journal_before_and_after(node: Path, snapshot: Path
     assert {record["snapshot"] for record in records} == {snapshot.name}
 
 
+@pytest.mark.slow
 def test_what_a_killed_restore_staged_is_removed_by_the_next(node: Path, snapshot: Path) -> None:
     staged = node / "wal.restoring-20260101T000000Z"
     (staged / "x").mkdir(parents=True)

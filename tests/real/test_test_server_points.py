@@ -167,6 +167,7 @@ POINTS = st.dictionaries(st.tuples(TIMES, SEQUENCES), st.tuples(VALUES, VALUES),
 NAMES = st.text().filter(lambda name: name not in IDENTITY)
 
 
+@pytest.mark.slow
 def test_any_value_is_read_back_as_it_was_written(node: Node, url: str) -> None:
     numbers = count()
 

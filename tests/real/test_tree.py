@@ -372,6 +372,7 @@ def test_a_tree_fifteen_hundred_deep_is_measured(tmp_path: Path) -> None:
     assert len(found.oddities) == 100
 
 
+@pytest.mark.slow
 def test_a_tree_deeper_than_there_are_descriptors_is_an_oddity_and_no_crash(
     tmp_path: Path, file_limit: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

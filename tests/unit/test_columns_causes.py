@@ -80,6 +80,7 @@ def test_a_plain_column_has_its_name_and_its_new_id() -> None:
     assert column.databases == ("db",)
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(
     parts=st.lists(st.sampled_from(["", "a", "b", "ab"]), min_size=3, max_size=7),
@@ -151,6 +152,7 @@ def test_names_that_are_no_utf_8_are_kept_to_the_byte() -> None:
     assert column.known == ()  # not what a replacement character stands for
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["database", "series", "column"])
 def test_a_name_of_100_000_tildes_does_not_take_long(where: str) -> None:
     parts = {"database": "d", "series": "s", "column": "c"} | {where: "~" * 100_000}

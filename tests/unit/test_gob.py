@@ -206,6 +206,7 @@ def test_a_changed_stream_is_decoded_or_refused(data: st.DataObject) -> None:
     decodes_or_says_why(bytes(changed))
 
 
+@pytest.mark.slow
 def test_every_changed_byte_is_decoded_or_refused() -> None:
     whole = (VECTORS / "saved-08.gob").read_bytes()
     for place in range(len(whole)):

@@ -67,6 +67,7 @@ def test_records_come_back_in_order_with_time_and_schema(journal: Journal) -> No
     assert first["time"].endswith("Z")
 
 
+@pytest.mark.slow
 @given(st.lists(FIELDS, max_size=4))
 def test_any_fields_come_back_as_they_were(fields: list[dict[str, Any]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
@@ -96,6 +97,7 @@ def test_a_torn_last_line_costs_that_line_alone(
         assert bool(journal.read().damaged) == (end > start)
 
 
+@pytest.mark.slow
 @given(FIELDS, st.data())
 def test_what_is_written_after_a_torn_line_is_read(
     fields: dict[str, Any], data: st.DataObject

@@ -494,6 +494,7 @@ def test_a_plan_leads_where_it_says_and_removes_nothing_that_has_shards(
     assert plan(wanted, *left, **shards).requests == ()
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(POOL), min_size=1, unique=True), st.data())
 def test_a_plan_that_was_cut_off_anywhere_is_finished_by_the_next(
     wanted: list[Space], data: st.DataObject
