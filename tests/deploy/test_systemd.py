@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fixtures import Node
+from fixtures.engines import Engine
 from fixtures.server import Pace, serve
 from tests.conftest import Hold
 from tests.deploy.deploy_world import DEPLOY, WIDTH, migrated, old_shards
@@ -141,6 +142,28 @@ def test_losses_are_a_mail_from_verify_and_from_prune(tmp_path: Path) -> None:
     assert old_shards(node) == ["00002"]
 
 
+def test_a_node_that_stays_wrong_is_one_mail_a_day_from_status(tmp_path: Path) -> None:
+    node = migrated(tmp_path / "shared" / "data")
+    (node.shard_db / "00009").mkdir()
+    with booted(tmp_path, node.path.parent, FILES) as made:
+        for _ in range(3):
+            assert made.start(unit("status")) == "exit-code"
+        found = mails(made)
+        assert 'verdict="suspect"} 1.0' in made.read(METRICS)
+    assert len(found) == 1
+    assert "00009: suspect: not-a-shard" in found[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["hyperleveldb", "rocksdb", "lmdb"])
+def test_every_engine_is_read_inside(engine: Engine, tmp_path: Path) -> None:
+    node = Node(tmp_path / "shared" / "data", version="0.8")
+    node.old_shard(1, points=10)
+    node.migrate(1, engine=engine)
+    with booted(tmp_path, node.path.parent, FILES) as made:
+        assert made.start(unit("verify")) == "success", made.told(unit("verify"))
+
+
 def test_another_shardtool_at_work_is_no_failure(tmp_path: Path, hold: Hold) -> None:
     node = migrated(tmp_path / "shared" / "data")
     hold(node.db, "flock")
@@ -257,6 +280,7 @@ def asking(url: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_migrate_and_rescue_ask_the_server(tmp_path: Path, served: tuple[Node, str]) -> None:
     node, url = served
     with booted(tmp_path, node.path.parent, asking(url)) as made:
@@ -268,6 +292,7 @@ def test_migrate_and_rescue_ask_the_server(tmp_path: Path, served: tuple[Node, s
     assert all((node.shard_db / name / "MIGRATED").exists() for name in old_shards(node))
 
 
+@pytest.mark.slow
 def test_told_to_stop_is_no_alarm(tmp_path: Path, served: tuple[Node, str]) -> None:
     node, url = served
     with booted(tmp_path, node.path.parent, asking(url)) as made:
@@ -282,10 +307,10 @@ def test_told_to_stop_is_no_alarm(tmp_path: Path, served: tuple[Node, str]) -> N
 # -- the timers, and what the README shows --
 
 
-_STEPS = ("Starting", "Finished")
-
-
-def test_after_a_night_switched_off_the_proof_comes_first(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_after_a_night_switched_off_all_is_done_though_backup_and_prune_begin_at_once(
+    tmp_path: Path,
+) -> None:
     node = migrated(tmp_path / "shared" / "data")
     at_once = "[Timer]\nRandomizedDelaySec=0\n"
     names = [f"shardtool-{name}.timer" for name in ("prune", "verify", "backup")]
@@ -295,27 +320,29 @@ def test_after_a_night_switched_off_the_proof_comes_first(tmp_path: Path) -> Non
         for name in names:
             made.run("touch", "-d", "2 days ago", f"/var/lib/systemd/timers/stamp-{name}")
         made.run("systemctl", "start", *names)
-        wait_for(lambda: f"Finished {unit('prune')}" in made.journal())
-        told = made.journal("_PID=1")
-    words = [f"{what} {unit(n)}" for n in ("backup", "verify", "prune") for what in _STEPS]
-    places = [told.index(word) for word in words]
-    assert places == sorted(places)
+        ends = [f"Finished {unit(name)}" for name in ("backup", "verify", "prune")]
+        wait_for(lambda: all(end in made.journal("_PID=1") for end in ends))
+        assert made.run("ls", "/var/lib/shardtool/snapshots").stdout
+        assert mails(made) == []
     assert old_shards(node) == []
 
 
 def dropins() -> dict[str, str]:
     """Return the drop-ins that the README shows, by path."""
     found = {}
-    for block in re.findall(r"```\n(# /etc/systemd.*?)```", (DEPLOY / "README.md").read_text(), re.S):
+    for block in re.findall(
+        r"```\n(# /etc/systemd.*?)```", (DEPLOY / "README.md").read_text(), re.S
+    ):
         for path in re.findall(r"^# /etc/systemd/system/(\S+)$", block, re.MULTILINE):
             found[f"{UNITS[1:]}/{path}"] = block
     return found
 
 
+@pytest.mark.slow
 def test_the_readme_s_drop_ins_take_another_user_and_other_directories(tmp_path: Path) -> None:
     node = migrated(tmp_path / "shared" / "data")
     shown = {path: text for path, text in dropins().items() if "/shardtool-.service.d/" in path}
-    assert sorted(map(lambda path: Path(path).name, shown)) == ["node.conf", "snapshots.conf"]
+    assert sorted(Path(path).name for path in shown) == ["node.conf", "snapshots.conf"]
     files = {**FILES, **shown}
     with booted(tmp_path, node.path.parent, files) as made:
         made.run("sh", "-c", "echo 'tsdb:*:4712:4712::/:/bin/sh' >> /etc/passwd")
@@ -331,6 +358,24 @@ def test_the_readme_s_drop_ins_take_another_user_and_other_directories(tmp_path:
     assert old_shards(node) == []
 
 
+@pytest.mark.slow
+def test_a_shard_leaves_for_a_trash_beside_it_where_shard_db_is_on_another_disk(
+    tmp_path: Path,
+) -> None:
+    node = migrated(tmp_path / "shared" / "data")
+    shown = {path: text for path, text in dropins().items() if "disk2" in path}
+    with booted(tmp_path, node.path.parent, FILES | shown) as made:
+        move = f"""mkdir /disk2; mount -t tmpfs none /disk2; mkdir /disk2/influxdb
+        mv {DATA}/db/shard_db /disk2/influxdb/; ln -s /disk2/influxdb/shard_db {DATA}/db/
+        chown influxdb:influxdb /disk2/influxdb"""
+        assert made.run("sh", "-ec", move).returncode == 0
+        for name in ("verify", "prune", "status"):
+            assert made.start(unit(name)) == "success", made.told(unit(name))
+        assert made.run("ls", "-A", "/disk2/influxdb/shard_db").stdout == ""
+        assert made.run("ls", "-A", "/disk2/influxdb").stdout.split() == [".shardtool", "shard_db"]
+
+
+@pytest.mark.slow
 def test_the_readme_s_drop_in_for_a_cluster_lets_verify_and_prune_ask(
     tmp_path: Path,
 ) -> None:
