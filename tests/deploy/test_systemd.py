@@ -308,7 +308,7 @@ def test_told_to_stop_is_no_alarm(tmp_path: Path, served: tuple[Node, str]) -> N
 
 
 @pytest.mark.slow
-def test_after_a_night_switched_off_all_is_done_though_backup_and_prune_begin_at_once(
+def test_after_a_night_switched_off_all_is_done_though_all_begin_at_once(
     tmp_path: Path,
 ) -> None:
     node = migrated(tmp_path / "shared" / "data")
@@ -330,9 +330,8 @@ def test_after_a_night_switched_off_all_is_done_though_backup_and_prune_begin_at
 def dropins() -> dict[str, str]:
     """Return the drop-ins that the README shows, by path."""
     found = {}
-    for block in re.findall(
-        r"```\n(# /etc/systemd.*?)```", (DEPLOY / "README.md").read_text(), re.S
-    ):
+    readme = (DEPLOY / "README.md").read_text()
+    for block in re.findall(r"```\n(# /etc/systemd.*?)```", readme, re.DOTALL):
         for path in re.findall(r"^# /etc/systemd/system/(\S+)$", block, re.MULTILINE):
             found[f"{UNITS[1:]}/{path}"] = block
     return found
