@@ -46,6 +46,9 @@ COMMANDS = {
     "history": "what was done, when, on what evidence",
 }
 
+# What the completion of a shell asks: it has no help, for people have no use for it.
+COMPLETE = "--complete"
+
 DESCRIPTION = """\
 Takes an InfluxDB node from 0.7 to 0.8 and gives the disk back without losing a
 value.
@@ -54,6 +57,15 @@ value.
 MIGRATED file into the old one and leaves it on disk. That file does not say
 that the data is safe: on real directories half of the marked shards held values
 that exist nowhere else."""
+
+MORE = """\
+examples:
+  shardtool status
+  shardtool --data /srv/influxdb check
+  shardtool --influx-config /opt/influxdb/shared/config.toml status --quiet
+
+A man page for each command: man shardtool, man shardtool-prune.
+Documentation: docs/README.md in the source, a page for each command."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -79,6 +91,10 @@ def main() -> int:
         # Under nohup a hang-up is to be ignored, and stays so.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
+    if sys.argv[1:2] == [COMPLETE]:
+        from shardtool.cli import completing
+
+        return completing.run(sys.argv[2:])
     manner = manner_of(sys.argv[1:], os.environ)
     if manner.mail:
         from shardtool.cli.mail import Held
@@ -188,7 +204,7 @@ def _kind_of(error: Exception) -> str:
 
 
 def _run(argv: list[str], manner: Manner, log: Log) -> int:
-    parser = _whole_parser()
+    parser = program_parser()
     args = parser.parse_args(argv)
     if args.command is None:
         if not manner.is_plain:
@@ -198,31 +214,40 @@ def _run(argv: list[str], manner: Manner, log: Log) -> int:
     if args.command not in COMMANDS:
         raise UsageError(_no_such_command(args.command))
     log.command = args.command
-    module = importlib.import_module(f"shardtool.cli.{args.command}")
-    command = _Parser(
-        prog=f"shardtool {args.command}", description=module.DESCRIPTION, epilog=module.EPILOG
-    )
-    module.add_arguments(command)
-    options.add_common(command, default=argparse.SUPPRESS)
     # Intermixed, so that `prune 7 --yes 8` means what it says.
-    command.parse_intermixed_args(args.rest, namespace=args)
+    command_parser(args.command).parse_intermixed_args(args.rest, namespace=args)
     options.refuse_contradictions(args, manner)
     # A mail is not quiet: it is cut to its size, and what is wrong comes first.
     args.quiet = bool(args.quiet) and not manner.mail
     quiet = args.quiet or manner.nagios
+    module = _module_of(args.command)
     code: int = module.run(
         args, Output(as_json=bool(args.json), quiet=quiet, log=log, mail=manner.mail)
     )
     return code
 
 
-def _whole_parser() -> _Parser:
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """Return the parser of what stands after a command's name, one of COMMANDS."""
+    module = _module_of(name)
+    parser = _Parser(prog=f"shardtool {name}", description=module.DESCRIPTION, epilog=module.EPILOG)
+    module.add_arguments(parser)
+    options.add_common(parser, default=argparse.SUPPRESS)
+    return parser
+
+
+def _module_of(name: str) -> Any:
+    return importlib.import_module(f"shardtool.cli.{name}")
+
+
+def program_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line up to the command's name."""
     listed = "\n".join(f"  {name:<10} {words}" for name, words in COMMANDS.items())
     parser = _Parser(
         prog="shardtool",
         usage="shardtool [--data DIR | --influx-config FILE] COMMAND ...",
         description=DESCRIPTION,
-        epilog=f"commands (each has its own --help):\n{listed}\n\n{exits.TABLE}",
+        epilog=f"commands (each has its own --help):\n{listed}\n\n{exits.TABLE}\n\n{MORE}",
     )
     parser.add_argument("command", nargs="?", metavar="COMMAND", help="one of those below")
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)

@@ -101,7 +101,7 @@ examples:
   shardtool export 7 12 --series '^cpu' --from 2014-01-01 --to cpu.parquet
   shardtool export --database test --to - | curl --data-binary @- \\
       'http://localhost:8086/write?db=test'
-  influx -import -compressed -path test.lp.gz     (the database must be there)"""
+  influx -import -compressed -path test.lp.gz  (the database must be there)"""
 
 _FORMATS: dict[str, Form] = {
     ".line": "line",

@@ -28,7 +28,14 @@ already), -failed (the request did), -unknown (its answer was lost), -ended:
 what migrate did and saw.
 space-created, -changed, -removed: what spaces apply did.
 rescue-started, -ended: what rescue was to send, and what it sent.
-Times are UTC."""
+Times are UTC.
+
+examples:
+  shardtool history
+  shardtool history --all
+  shardtool history --json | jq '.events[] | select(.event == "deleted")'
+
+Exit code 3 if a line of the journal can't be read."""
 
 _SHOWN = (
     "space",
