@@ -146,6 +146,30 @@ def test_what_is_left_goes_when_it_is_a_day_old(here: S3World, steps: int) -> No
     assert left == ({name, whole}, {whole})[steps]
 
 
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        ("dump.sql",),
+        ("bagit.txt", "manifest-md5.txt", "data/raft/log"),  # a bag of another tool's
+        ("bagit.txt", "manifest-sha256.txt", "data/photo.jpg"),
+        ("data/raft/log",),  # a backup begins with bagit.txt
+    ],
+)
+def test_what_other_tools_name_by_the_time_is_no_leftover(
+    here: S3World, theirs: tuple[str, ...]
+) -> None:
+    keys = [f"left/20240101T000000Z/{name}" for name in theirs]
+    for key in keys:
+        here.put(key, b"precious")
+
+    with Bucket(Address(here.bucket, "left")) as bucket:
+        assert bucket.run(remove_left(bucket, datetime.now(UTC) + timedelta(days=900))) == ()
+        ((_, told),) = bucket.run(list_bucket(bucket)).others
+
+    assert here.all_keys() == sorted(keys)
+    assert told == "not a snapshot, and not shardtool's: left alone"
+
+
 def test_what_was_written_of_a_failed_backup_is_removed(s3: S3World) -> None:
     s3.proxy.trouble = sending("shardtool.json", "403 AccessDenied")
 

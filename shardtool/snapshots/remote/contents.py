@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from shardtool.errors import ShardtoolError
 from shardtool.snapshots import bag
-from shardtool.snapshots.metadata import MOST_BYTES, DamagedError, age_order, decoded, is_id
+from shardtool.snapshots.metadata import (
+    CONFIG,
+    DIRECTORIES,
+    MOST_BYTES,
+    DamagedError,
+    age_order,
+    decoded,
+    is_id,
+)
 from shardtool.snapshots.remote.bucket import Bucket, RequestError
 from shardtool.snapshots.store import Listing, Snapshot
 
@@ -18,6 +27,14 @@ _LEFT_AFTER = timedelta(days=1)
 # Of what is no snapshot's: a store has a prefix of its own, and memory has an end.
 _MOST_OTHERS = 100_000
 _UNFINISHED = "unfinished backup, or being removed"
+_NOT_OURS = "not a snapshot, and not shardtool's: left alone"
+# All that a backup writes below an id, with what browsers leave for directories. Other tools name
+# things by the time too: what has anything else in it is theirs, and is never removed.
+_WRITTEN = re.compile(
+    rf"|{'|'.join(map(re.escape, (*bag.TAG_FILES, bag.TAG_MANIFEST)))}"
+    rf"|{bag.PAYLOAD}(/{re.escape(CONFIG)}|/({'|'.join(DIRECTORIES)})(/.*)?)?",
+    re.DOTALL,
+)
 
 
 @dataclass
@@ -26,17 +43,26 @@ class Id:
 
     Args:
         whole: its tag manifest is there: it is a snapshot.
+        begun: its bagit.txt is there, which a backup writes first and a forget removes last.
+        foreign: something is in it that no backup writes.
         size: of all its objects, in bytes.
         changed_at: the newest change of any.
     """
 
     whole: bool = False
+    begun: bool = False
+    foreign: bool = False
     size: int = 0
     changed_at: datetime = field(default=datetime.min.replace(tzinfo=UTC))
 
     def is_left(self, now: datetime) -> bool:
         """Say whether it is what a kill left, and not somebody's work."""
-        return not self.whole and now - self.changed_at > _LEFT_AFTER
+        return self.is_unfinished and now - self.changed_at > _LEFT_AFTER
+
+    @property
+    def is_unfinished(self) -> bool:
+        """It is a part of a snapshot that shardtool writes or removes, or was when it died."""
+        return self.begun and not self.whole and not self.foreign
 
 
 @dataclass(frozen=True)
@@ -69,6 +95,8 @@ async def look(bucket: Bucket) -> Contents:
             continue
         found = ids.setdefault(top, Id())
         found.whole |= rest == bag.TAG_MANIFEST
+        found.begun |= rest == bag.DECLARATION
+        found.foreign |= _WRITTEN.fullmatch(rest) is None
         found.size += one.size
         found.changed_at = max(found.changed_at, one.changed_at)
     return Contents(ids, tuple(others))
@@ -87,8 +115,12 @@ async def list_bucket(bucket: Bucket) -> Listing:
         snapshots.append(await _summary(bucket, name))
 
     await bucket.each((name for name, found in contents.ids.items() if found.whole), summarize)
-    unfinished = [(name, _UNFINISHED) for name, found in contents.ids.items() if not found.whole]
-    others = [*((name, "no snapshot's name") for name in contents.others), *unfinished]
+    parts = [
+        (name, _UNFINISHED if found.is_unfinished else _NOT_OURS)
+        for name, found in contents.ids.items()
+        if not found.whole
+    ]
+    others = [*((name, "no snapshot's name") for name in contents.others), *parts]
     return Listing(
         tuple(sorted(snapshots, key=lambda snapshot: age_order(snapshot.id))),
         tuple(sorted(others)),
