@@ -184,7 +184,8 @@ def test_a_data_directory_that_is_not_there_is_told_by_shardtool_itself(tmp_path
             assert made.show(unit(name), "ExecMainStatus") == "1"
         found = mails(made)
     assert len(found) == len(BY_TIMER)
-    assert all(f"{DATA}: expected" in text for text in found)
+    for text in found:
+        assert f"{DATA}: expected" in text
 
 
 _SERVER = f"""\
