@@ -82,6 +82,19 @@ class _Parser(argparse.ArgumentParser):
 
 def main() -> int:
     """Run the command that sys.argv asks for and return its exit code; never raise."""
+    try:
+        return _main()
+    except KeyboardInterrupt:  # before the command had begun: its manner was still being imported
+        manner = manner_of(sys.argv[1:], os.environ)
+        if manner.nagios:
+            print("SHARDTOOL UNKNOWN - interrupted", flush=True)
+            return exits.UNKNOWN
+        log = Log(as_json=manner.log_as_json)
+        log.tell("interrupted", level="warning", exit_code=exits.INTERRUPTED)
+        return exits.INTERRUPTED
+
+
+def _main() -> int:
     # A stream that was closed (`>&-`) is None here, and whatever printed to it would fail.
     sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):

@@ -176,8 +176,10 @@ class Held:
     @property
     def _is_well(self) -> bool:
         """All is well, or another shardtool was at work, which is told as information only."""
-        ends = [message for message in self.log.messages if message.exit_code is not None]
-        return self.code == exits.DONE or any(message.level == "info" for message in ends)
+        return self.code == exits.DONE or any(
+            message.exit_code == exits.BUSY and message.level == "info"
+            for message in self.log.messages
+        )
 
     def _print(self, code: int) -> None:
         """Print the mail. Messages go to stderr instead where a machine reads them there: as JSON

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import sys
@@ -132,9 +133,13 @@ def node_named(
         config: what --influx-config says.
         environment: os.environ.
     """
-    if config is not None:
-        return "config", os.path.abspath(config)
-    return "data", os.path.abspath(data or environment.get("SHARDTOOL_DATA") or PACKAGED_DATA)
+    kind, path = "config", config
+    if path is None:
+        kind, path = "data", data or environment.get("SHARDTOOL_DATA") or str(PACKAGED_DATA)
+    # A working directory that was removed has no name to put before it.
+    with contextlib.suppress(FileNotFoundError):
+        path = os.path.abspath(path)
+    return kind, path
 
 
 def refuse_contradictions(args: argparse.Namespace, manner: Manner) -> None:

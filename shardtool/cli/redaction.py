@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from shardtool.influxdb.credentials import PASSWORD
 
 VARIABLES = (PASSWORD, "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-# --password, --secret-key=...; no shardtool takes them, but people try.
-_OPTION = re.compile(r"(--?[\w-]*(?:pass|secret|token|api-?key)[\w-]*)(?:=(.*))?", re.I | re.S)
-_USER_INFO = re.compile(r"//([^/?#\s]+)@")
+# --password, --secret-key=..., -p; no shardtool takes them, but people try.
+_OPTION = re.compile(r"(--?[\w-]*(?:pass|secret|token|api-?key)[\w-]*|-p)(?:=(.*))?", re.I | re.S)
+# Up to the last @ where a password begins: it may hold what ends a host.
+_USER_INFO = re.compile(r"//([^/?#@:\s]*:.+|[^/?#\s]+)@", re.S)
 _PARAMETER = re.compile(r"[?&](?:p|password)=([^&#\s]+)", re.I)
 # In what is shorter, words that anybody may say would be taken for the secret.
 _LEAST_GIVEN, _LEAST_KNOWN = 3, 8

@@ -51,6 +51,7 @@ def look_and_write(
     target = _target(args.prometheus)
     begun = time.monotonic()
     found: Found | None = None
+    layout: Layout | None = None
     try:
         layout = find_layout(args.data, args.influx_config, dict(os.environ))
         _refuse_inside(target, layout)
@@ -60,6 +61,8 @@ def look_and_write(
     except BaseException:
         # Ctrl-C and a time limit too: whoever watches the file has to learn of it.
         with contextlib.suppress(ShardtoolError):
+            if layout is None:
+                _refuse_unknown(args, target)
             _write(args, target, begun, None)
         raise
     written = _write(args, target, begun, found)
@@ -78,13 +81,23 @@ def _target(text: str) -> Path:
 
 def _refuse_inside(target: Path, layout: Layout) -> None:
     """Refuse to write among InfluxDB's own files, and our own."""
-    real = Path(os.path.realpath(target.parent))
-    for place in layout.places:
-        if real.is_relative_to(os.path.realpath(place)):
-            raise UsageError(
-                f"--prometheus {str(target)!r}: it lies in {place}, which is InfluxDB's; write "
-                "elsewhere"
-            )
+    layout.refuse_inside(f"--prometheus {str(target)!r}", Path(os.path.realpath(target.parent)))
+
+
+def _refuse_unknown(args: argparse.Namespace, target: Path) -> None:
+    """Refuse to write where InfluxDB's files may be, of a node that was not found.
+
+    Raises:
+        UsageError: the file would lie among them.
+        ShardtoolError: which directories a config.toml means is not known, and no look that
+            succeeded has written there before.
+    """
+    kind, named = node_named(args.data, args.influx_config, os.environ)
+    if kind == "data":
+        db, raft, wal = (Path(named, name) for name in ("db", "raft", "wal"))
+        _refuse_inside(target, Layout(db, raft, wal, None, named))
+    elif not target.exists():
+        raise ShardtoolError(f"{target}: not written, for it may lie among InfluxDB's files")
 
 
 def _found(report: Standing) -> Found:

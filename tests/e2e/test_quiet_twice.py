@@ -133,6 +133,44 @@ def test_a_directory_that_is_not_there_is_a_mail(tmp_path: Path, shardtool: Run)
     assert "No such file or directory" in text
 
 
+def test_a_working_directory_that_was_removed_is_a_mail(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    done = subprocess.run(
+        [
+            *("sh", "-c", 'rmdir ../gone && exec "$@"', "sh"),
+            *(*COMMAND, "verify", "-qq", "--data", "node"),
+        ],
+        cwd=tmp_path / "gone",
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "data node" in mail(done, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "module", "code", "said"),
+    [
+        (["status", "--nagios"], "plugin", 3, "SHARDTOOL UNKNOWN - interrupted"),
+        (["status", "-qq"], "mail", 130, "shardtool: interrupted"),
+    ],
+    ids=["nagios", "-qq"],
+)
+def test_a_signal_before_the_command_has_begun_is_a_line(
+    words: list[str], module: str, code: int, said: str, proven: Node, strace: None
+) -> None:
+    early = ["-P", f"{REPOSITORY}/shardtool/cli/{module}.py", "-e", "inject=all:signal=TERM:when=1"]
+    done = subprocess.run(
+        ["strace", "-o", "/dev/null", *early, *COMMAND, *words, "--data", str(proven.path)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (code, f"{said}\n")
+
+
 def test_a_signal_is_a_mail(proven: Node, strace: None) -> None:
     signalled = ["strace", "-o", "/dev/null", "-e", "inject=statfs:signal=TERM:when=1"]
     done = subprocess.run(

@@ -230,6 +230,19 @@ def test_nothing_is_written_among_influxdbs_files(
     assert listing(proven.path) == before
 
 
+def test_nothing_is_written_among_the_files_of_a_node_that_can_not_be_found(
+    tmp_path: Path, shardtool: Run, listing: Callable[[Path], Listing]
+) -> None:
+    (tmp_path / "db").mkdir()
+    (tmp_path / "db" / "shard_db").write_text("")
+    (tmp_path / "config.toml").write_text("[storage\n")
+    before = listing(tmp_path)
+    target = tmp_path / "db" / "x.prom"
+    for name, path in (("--data", tmp_path), ("--influx-config", tmp_path / "config.toml")):
+        one_line(shardtool("status", name, path, "--prometheus", target), 1)
+    assert listing(tmp_path) == before
+
+
 def test_nothing_is_written_through_a_link(
     proven: Node, shardtool: Run, tmp_path: Path, target: Path
 ) -> None:

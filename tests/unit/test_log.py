@@ -160,6 +160,9 @@ def test_nothing_is_drawn_and_nobody_asked_where_messages_are_for_machines(
         (["verify", "--api", "http://root:h0rse@db1:8086"], {}),
         (["verify", "--api", "http://db1:8086/?u=root&p=h0rse"], {}),
         (["verify", "--password", "h0r'se\""], {}),
+        (["verify", "-p", "h0rse"], {}),
+        (["verify", "--api", "http://root:x/h0rse@db1:8086"], {}),
+        (["verify", "--api", "http://root:x@h0rse/h0rse@db1:8086"], {}),
         ([], {"SHARDTOOL_PASSWORD": "h0rse-battery"}),
         ([], {"AWS_SECRET_ACCESS_KEY": "h0rse/battery+staple"}),
     ],
@@ -179,3 +182,4 @@ def test_only_what_is_secret_is_left_out() -> None:
     text = f"/root/data: {' '.join(words)}"
     assert redacted(text, words, {"SHARDTOOL_PASSWORD": "root"}) == text
     assert redacted("http://db1:8086/x", ["--api", "http://db1:8086"], {}) == "http://db1:8086/x"
+    assert redacted("s3://b/p@q", ["--to", "s3://b:1/p"], {}) == "s3://b/p@q"

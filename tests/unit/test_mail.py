@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import sys
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shardtool.cli.mail import (
     WIDTH,
     Cut,
+    Held,
     HeldLog,
     HeldStream,
     compose,
@@ -133,3 +136,17 @@ def test_the_command_that_shows_all_does_nothing() -> None:
     assert shown_by_of("rescue", ["rescue", "--influx-config=/c"]) == (
         "shardtool --influx-config /c verify"
     )
+
+
+@pytest.mark.parametrize(("code", "is_told"), [(4, False), (1, True)])
+def test_only_another_shardtool_at_work_is_passed_over(
+    code: int,
+    is_told: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["shardtool", "export", "-qq"])
+    with Held(log_as_json=True) as held:
+        held.log.tell("whoever read the output has gone", level="info", exit_code=code)
+        held.code = code
+    assert (f"exit code {code}: " in capsys.readouterr().out) is is_told
