@@ -14,7 +14,7 @@ from shardtool.errors import UsageError
 from shardtool.journal import Journal
 from shardtool.snapshots.forget import Forgotten
 from shardtool.snapshots.opened import OpenStore, open_place
-from shardtool.snapshots.retention import Plan, Rules, plan_forget
+from shardtool.snapshots.retention import Plan, Rules, plan_for_each
 from shardtool.snapshots.store import Listing
 from shardtool.words import plural, size
 
@@ -24,10 +24,11 @@ stays is read and verified; if none of those is good, the newest good one of
 the others stays too, and where none at all is good, all stay (exit 3)."""
 
 EPILOG = """\
-A snapshot stays if any rule keeps it. Snapshots whose metadata can't be read
-are left alone: remove them by hand. In s3://BUCKET/PREFIX a tag manifest goes
-first, so that no half looks whole, and what killed runs left goes when it is a
-day old.
+A snapshot stays if any rule keeps it; where several nodes keep theirs in one
+place, the rules count for each node (host and raft directory) alone. Snapshots
+whose metadata can't be read are left alone: remove them by hand. In
+s3://BUCKET/PREFIX a tag manifest goes first, so that no half looks whole, and
+what killed runs left goes when it is a day old.
 
 examples:
   shardtool forget --keep-last 3 --dry-run
@@ -60,8 +61,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
     store = store_of(args, layout)
     with open_place(store, alone=True) as found:
         listing = found.listing()
-        plan = plan_forget(
-            [snapshot.id for snapshot in listing.snapshots if not snapshot.problem],
+        plan = plan_for_each(
+            {one.id: one.origin for one in listing.snapshots if not one.problem},
             rules,
             time.time(),
             lambda name: found.verify(name, meter(out)).good,
@@ -128,6 +129,11 @@ def _document(
 def _show(plan: Plan, listing: Listing, done: Forgotten | None, out: Output) -> None:
     bytes_of = {snapshot.id: snapshot.bytes for snapshot in listing.snapshots}
     total = sum(bytes_of[name] for name in plan.remove)
+    origins = sorted({one.origin for one in listing.snapshots if not one.problem})
+    if not out.quiet and len(origins) > 1:
+        out.line(f"{plural(len(origins), 'node')}, the rules count for each of them:")
+        for origin in origins:
+            out.line(f"  {safe(origin)}")
     if not out.quiet:
         for name, rules in plan.keep:
             bad = out.styled(" damaged", "bad") if name in plan.damaged else ""

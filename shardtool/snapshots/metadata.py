@@ -58,6 +58,11 @@ class Metadata:
     made_by: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def origin(self) -> str:
+        """The node it is of, as HOST:RAFT, by what it says itself."""
+        return f"{self.made_by.get('host', '?')}:{self.sources.get('raft', '?')}"
+
+    @property
     def files(self) -> tuple[Entry, ...]:
         """The regular files, which are the bag's payload."""
         return tuple(entry for entry in self.entries if entry.kind == "file")

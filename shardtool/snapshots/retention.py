@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shardtool.snapshots.metadata import age_order
@@ -32,8 +32,8 @@ class Plan:
     Args:
         keep: id, and the rules that keep it, oldest first.
         remove: ids, oldest first.
-        good: a snapshot that was read and found good, and stays; None where there is none,
-            and where nothing is removed.
+        good: a snapshot that was read and found good, and stays, of several nodes' the newest;
+            None where there is none, and where nothing is removed.
         damaged: ids that were read while looking for it and are not good.
     """
 
@@ -41,6 +41,27 @@ class Plan:
     remove: tuple[str, ...]
     good: str | None = None
     damaged: tuple[str, ...] = ()
+
+
+def plan_for_each(
+    origins: Mapping[str, str], rules: Rules, now_s: float, is_good: Callable[[str], bool]
+) -> Plan:
+    """Plan for each node alone: one that keeps its snapshots here too makes no other's go.
+
+    Args:
+        origins: the ids, and the node that each is of.
+        rules, now_s, is_good: see plan_forget.
+    """
+    plans = [
+        plan_forget([name for name, of in origins.items() if of == origin], rules, now_s, is_good)
+        for origin in sorted(set(origins.values()))
+    ]
+    return Plan(
+        tuple(sorted((k for p in plans for k in p.keep), key=lambda kept: age_order(kept[0]))),
+        tuple(sorted((name for p in plans for name in p.remove), key=age_order)),
+        max((p.good for p in plans if p.good is not None), key=age_order, default=None),
+        tuple(name for p in plans for name in p.damaged),
+    )
 
 
 def plan_forget(

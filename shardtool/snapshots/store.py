@@ -64,6 +64,7 @@ class Snapshot:
         bytes: their length.
         problem: why it or its metadata can't be read, or what is wrong there; empty for a sound
             one.
+        origin: the node it is of, as HOST:RAFT; empty where its metadata can't be read.
     """
 
     id: str
@@ -72,6 +73,13 @@ class Snapshot:
     files: int = 0
     bytes: int = 0
     problem: str = ""
+    origin: str = ""
+
+
+def summary_of(found: Metadata, path: Place) -> Snapshot:
+    """Given a sound snapshot's metadata, return it as a list shows it."""
+    files, size = len(found.files), found.payload_bytes
+    return Snapshot(found.id, path, found.live, files, size, origin=found.origin)
 
 
 @dataclass(frozen=True)
@@ -184,7 +192,7 @@ def _summary(name: str, store: Path, directory: int) -> Snapshot:
         return Snapshot(name, store / name, problem=str(error))
     except OSError as error:
         return Snapshot(name, store / name, problem=f"unreadable: {describe(error)}")
-    return Snapshot(name, store / name, found.live, len(found.files), found.payload_bytes)
+    return summary_of(found, store / name)
 
 
 def describe(error: DamagedError | OSError) -> str:

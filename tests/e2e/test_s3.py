@@ -197,6 +197,21 @@ def test_forget_keeps_the_last_good_one(s3: S3World) -> None:
     assert {one["id"] for one in found["keep"]} == {first, second}
 
 
+def test_one_nodes_rules_remove_nothing_of_another_node(s3: S3World) -> None:
+    other = make_node(s3.home / "other")
+    mine = s3.backed_up()
+    for _ in range(2):
+        assert s3.run("--data", other, "backup", "--to", s3.url).returncode == 0
+
+    done = s3.run("--data", s3.node, "forget", "--keep-last", 1, "--store", s3.url)
+
+    assert done.returncode == 0
+    assert "2 nodes, the rules count for each of them:" in done.stdout
+    assert "removed 1 snapshot" in done.stdout
+    assert mine in s3.ids()
+    assert len(s3.ids()) == 2
+
+
 def test_an_unfinished_backup_is_no_snapshot(s3: S3World) -> None:
     name = s3.backed_up()
     s3.delete(f"influx/a/{name}/{LAST}")

@@ -19,7 +19,7 @@ from shardtool.snapshots.metadata import (
     is_id,
 )
 from shardtool.snapshots.remote.bucket import Bucket, RequestError
-from shardtool.snapshots.store import Listing, Snapshot
+from shardtool.snapshots.store import Listing, Snapshot, summary_of
 
 # Somebody else's backup may be at work on what is younger. Our clock will do: S3 refuses the
 # requests of a machine whose clock is off by a quarter of an hour.
@@ -139,4 +139,4 @@ async def _summary(bucket: Bucket, name: str) -> Snapshot:
         if not error.failure.missing:
             raise
         return Snapshot(name, path, problem=f"no {bag.METADATA} in it")
-    return Snapshot(name, path, found.live, len(found.files), found.payload_bytes)
+    return summary_of(found, path)
