@@ -6,10 +6,11 @@ VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 JOBS ?= auto
 
-.PHONY: help demo test test-all mutants check bench clean
+.PHONY: help demo demo-cluster test test-all mutants check bench clean
 
 help:
 	@echo "make demo   build a real data directory and take it through the main job"
+	@echo "make demo-cluster  the same for a cluster of three, by the Ansible playbook"
 	@echo "make test   run every test but the slow ones"
 	@echo "make test-all  run every test: each kill, each error, fuzzing, mutants"
 	@echo "make mutants  all mutants of what deletes, proves and restores: hours; goes on where it was"
@@ -34,6 +35,9 @@ $(VENV)/dev.stamp: pyproject.toml $(VENV)/demo.stamp
 demo: $(VENV)/demo.stamp
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh fixtures/demo.sh
 
+demo-cluster: $(VENV)/dev.stamp
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh deploy/ansible/demo.sh
+
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,4 +61,4 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m bench --size $(BENCH_SIZE)
 
 clean:
-	rm -rf .venv demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv demo-data demo-cluster .mypy_cache .ruff_cache .pytest_cache .hypothesis
