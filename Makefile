@@ -50,12 +50,13 @@ test: $(VENV)/dev.stamp
 test-all: test
 	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m slow
 
-# All of it takes some 20 minutes and 16 GB; BENCH_SIZE=small a minute or two. What is measured
-# against has to be there: apt install gdu restic g++ libleveldb-dev
-BENCH_SIZE ?= full
-
 mutants: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.mutants.run --in .venv/mutants
+
+# All of it takes an hour or more and 16 GB (a million files); BENCH_SIZE=medium a quarter of an hour,
+# small a minute or two. What is measured against has to be there:
+# apt install gdu restic g++ libleveldb-dev
+BENCH_SIZE ?= full
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m bench --size $(BENCH_SIZE)

@@ -31,7 +31,7 @@ PARTS: dict[str, Part] = {
     "export": bench_export,
     "scale": bench_scale,
 }
-_GIGABYTES = {"full": 16, "small": 2}  # that all of it needs at most, at a time
+_GIGABYTES = {"full": 16, "medium": 6, "small": 2}  # that all of it needs at most, at a time
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
         if free < _GIGABYTES[args.size]:
             sys.exit(
                 f"{directory}: expected {_GIGABYTES[args.size]} GB free, found {free:.1f} GB; "
-                "--in says where else, --size small needs less"
+                "--in says where else, --size medium or small needs less"
             )
         for name in args.what or PARTS:
             print(f"{time.monotonic() - begin:5.0f} s  {name} ...", file=sys.stderr, flush=True)
