@@ -42,9 +42,9 @@ examples:
   shardtool report db1.json db2.json db3.json
 
 A FILE may hold several documents, one after the other, and several nodes. Two
-reports of one node (same host, same db): the newer one counts, and that is
-told. Only shardtool/report/1 is taken: what status, verify and prune print does
-not say of which node it is.
+reports of one node (same host, db and server): the newer one counts, and that
+is told. Only shardtool/report/1 is taken: what status, verify and prune print
+does not say of which node it is.
 
 The page needs no network, no script and no other file; it may be printed. What
 is left out of a long list is counted, and the command that shows it named. An
@@ -61,7 +61,7 @@ older report page of that name is replaced, any other file only with --force.
             losses: {values, columns, by_cause, largest: [...]}
             plan: as prune --dry-run --no-verify has it
   cluster   {totals, nodes, shards: [{id, verdict, proven_everywhere, copies,
-            unreported, values, lost, elsewhere, accepted}], problems}
+            unreported, values, lost, elsewhere, accepted}], unreported, problems}
   sources   [{name, sha256, nodes}] of the FILEs; replaced: older reports
 
 Exit code 3 if something is not as it should be on a node (values lost that
@@ -114,6 +114,8 @@ def _command() -> str:
 
 
 def _check_options(args: argparse.Namespace, out: Output) -> None:
+    if args.files and args.store is not None:
+        raise UsageError("--store is of the node that is looked at; leave it out with FILEs")
     if args.files.count(STDOUT) > 1:
         raise UsageError("stdin can be read only once; give - once")
     if args.html is None:

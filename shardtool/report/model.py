@@ -346,7 +346,7 @@ class Node:
 
     Args:
         data: what the operator called the directory.
-        db: where its db really lies; host and db tell nodes apart.
+        db: where its db really lies; host, db and the number in raft tell nodes apart.
         made: who made this part of the report, and when.
         stage, stage_words, next, advice: where it is in the journey, as `status` says.
         attention: what is not as it should be, a line each; with any the exit code is 3.
@@ -374,9 +374,10 @@ class Node:
     history: History
 
     @property
-    def key(self) -> tuple[str, str]:
-        """What tells nodes apart."""
-        return self.made.host, self.db
+    def key(self) -> tuple[str, str, int]:
+        """What tells nodes apart: hosts may be called alike, and have their data in one place."""
+        number = self.raft.server
+        return self.made.host, self.db, -1 if number is None else number
 
     @property
     def shards(self) -> tuple[OldShard, ...]:

@@ -94,14 +94,14 @@ def _not_ours(schema: object) -> str:
 
 
 def merged(made: Made, read: Sequence[tuple[Source, Sequence[Node]]]) -> Report:
-    """Merge what several files hold: of each node the newest report, by host and directory.
+    """Merge what several files hold: of each node the newest report, by host, directory and server.
 
     Args:
         made: who merges them.
         read: the files, and the nodes in each.
     """
-    newest: dict[tuple[str, str], Node] = {}
-    counts: dict[tuple[str, str], int] = {}
+    newest: dict[tuple[str, str, int], Node] = {}
+    counts: dict[tuple[str, str, int], int] = {}
     for _, nodes in read:
         for node in nodes:
             counts[node.key] = counts.get(node.key, 0) + 1
@@ -109,9 +109,9 @@ def merged(made: Made, read: Sequence[tuple[Source, Sequence[Node]]]) -> Report:
             if known is None or instant(node.made.at) >= instant(known.made.at):
                 newest[node.key] = node
     replaced = tuple(
-        f"{host} {newest[host, db].data}: {count} reports, the newest of them counts: "
-        f"{newest[host, db].made.at}"
-        for (host, db), count in sorted(counts.items())
+        f"{key[0]} {newest[key].data}: {count} reports, the newest of them counts: "
+        f"{newest[key].made.at}"
+        for key, count in sorted(counts.items())
         if count > 1
     )
     nodes = tuple(newest[key] for key in sorted(newest))

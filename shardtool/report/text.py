@@ -101,7 +101,7 @@ def _open_shards(report: Report, view: View, out: Output) -> Iterator[str]:
     rows = []
     for shard in found[:_MOST_ROWS]:
         lost = f"{shard.lost:,}" if shard.lost else "-"
-        rows.append((shard.id, lost, short(_where(shard, view), 48)))
+        rows.append((short(shard.id), lost, short(_where(shard, view), 48)))
     table = table_lines(("NOT PROVEN EVERYWHERE", "LOST", "WHERE"), rows, right="lrl")
     yield out.styled(table[0], "bold")
     yield from table[1:]

@@ -6,7 +6,7 @@ Pure: a function of the nodes' documents.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from shardtool.datadir.inventory import by_age
@@ -89,7 +89,8 @@ class NodeSummary:
     """A node in a line.
 
     Args:
-        label: the host; with the directory where several nodes have one host.
+        label: the host; with the directory where several nodes have one host, and the server
+            where they have one directory too.
         is_behind: another node is at a later stage.
         verdicts: how many old shards have which.
         allocated_bytes: what its old shards take.
@@ -147,12 +148,14 @@ class View:
     """All nodes as one.
 
     Args:
+        unreported: servers of the cluster of which nothing is known.
         problems: what keeps it from being the whole truth, a line each.
     """
 
     totals: Totals
     nodes: tuple[NodeSummary, ...]
     shards: tuple[ClusterShard, ...]
+    unreported: tuple[int, ...]
     problems: tuple[str, ...]
 
 
@@ -160,8 +163,9 @@ def view_of(report: Report) -> View:
     """Given a report, return all of its nodes as one."""
     shards = tuple(_shards(report.nodes, is_merged=bool(report.sources)))
     summaries = tuple(_summaries(report.nodes))
-    problems = tuple(_problems(report.nodes, summaries)) if report.sources else ()
-    return View(_totals(shards, summaries), summaries, shards, problems)
+    unreported = _unreported(report.nodes) if report.sources else ()
+    problems = tuple(_problems(report, summaries, unreported)) if report.sources else ()
+    return View(_totals(shards, summaries), summaries, shards, unreported, problems)
 
 
 def _shards(nodes: Sequence[Node], *, is_merged: bool) -> Iterator[ClusterShard]:
@@ -191,7 +195,11 @@ def _copy(
     if shard is not None:
         losing = shard.losing
         accepted = losing is not None and losing.accepted
-        return Copy(place, shard.verdict, "", shard.verdict == "proven", accepted)
+        proof = shard.proof
+        # Anyone may have written the document: the word alone proves nothing.
+        is_proven = proof is not None and proof.holds
+        is_proven &= shard.verdict == "proven"
+        return Copy(place, shard.verdict, "", is_proven, accepted)
     if gone is not None:
         is_proven = gone.evidence == "proof"
         return Copy(place, "gone", gone.evidence, is_proven, gone.evidence == "accepted")
@@ -226,10 +234,12 @@ def _shard(
 def _summaries(nodes: Sequence[Node]) -> Iterator[NodeSummary]:
     latest = max((_STAGES.get(node.stage, -1) for node in nodes), default=-1)
     hosts = Counter(node.made.host for node in nodes)
+    places = Counter((node.made.host, node.data) for node in nodes)
     for node in nodes:
         host = node.made.host
+        number = f" (server {node.raft.server})" if places[host, node.data] > 1 else ""
         yield NodeSummary(
-            label=host if hosts[host] == 1 else f"{host}:{node.data}",
+            label=host if hosts[host] == 1 else f"{host}:{node.data}{number}",
             host=host,
             data=node.data,
             stage=node.stage,
@@ -273,30 +283,40 @@ def _lost(shards: Iterable[ClusterShard]) -> int:
     return sum(shard.lost for shard in shards)
 
 
-def _problems(nodes: Sequence[Node], summaries: Sequence[NodeSummary]) -> Iterator[str]:
+def _problems(
+    report: Report, summaries: Sequence[NodeSummary], unreported: Sequence[int]
+) -> Iterator[str]:
     by_server: dict[int, list[str]] = {}
-    for node, summary in zip(nodes, summaries, strict=True):
+    for node, summary in zip(report.nodes, summaries, strict=True):
         if node.raft.server is not None:
             by_server.setdefault(node.raft.server, []).append(summary.label)
-    missing = _unreported(nodes, by_server)
-    if missing:
-        yield f"no report of {names(f'server {number}' for number in missing)} of the cluster"
+    if unreported:
+        yield f"no report of {_servers(unreported)} of the cluster"
     for number, labels in sorted(by_server.items()):
         if len(labels) > 1:
             yield (
                 f"{names(labels)} are each server {number}: not of one cluster, or one is a copy; "
                 "shards of one number may be different ones"
             )
-    ages = {summary.label: instant(n.made.at) for n, summary in zip(nodes, summaries, strict=True)}
-    newest = max(ages.values(), default=0.0)
-    for label, at in ages.items():
+    moments = [instant(node.made.at) for node in report.nodes]
+    newest = max(moments, default=0.0)
+    for summary, at in zip(summaries, moments, strict=True):
         if newest - at > _FAR_APART:
-            yield f"{label}: its report is {duration(newest - at)} older than the newest"
+            yield f"{summary.label}: its report is {duration(newest - at)} older than the newest"
 
 
-def _unreported(nodes: Sequence[Node], by_server: Mapping[int, object]) -> list[int]:
+def _unreported(nodes: Sequence[Node]) -> tuple[int, ...]:
     known = {number for node in nodes for number in node.raft.servers}
-    return sorted(known - by_server.keys())
+    return tuple(sorted(known - {node.raft.server for node in nodes}))
+
+
+def _servers(numbers: Iterable[int]) -> str:
+    return names(f"server {number}" for number in numbers)
+
+
+def unreported_words(view: View) -> str:
+    """Say of which servers nothing is known; empty where there are none."""
+    return f"nothing is known of {_servers(view.unreported)}" if view.unreported else ""
 
 
 def unaccounted(node: Node) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from shardtool.report.model import Report
-from shardtool.report.view import NodeSummary, View
+from shardtool.report.view import NodeSummary, View, unreported_words
 from shardtool.words import names, plural, size
 
 WHY_NOT = {
@@ -26,9 +26,10 @@ def headline(view: View) -> str:
     """Return the state of all nodes in one sentence, ended by a full stop."""
     totals = view.totals
     if not totals.old_shards:
+        known = "There are no old shards here"
         if totals.gone:
-            return f"No old shard is left: {plural(totals.gone, 'was', 'were')} deleted."
-        return "There are no old shards here."
+            known = f"No old shard is left: {plural(totals.gone, 'was', 'were')} deleted"
+        return f"{'; '.join(filter(None, (known, unreported_words(view))))}."
     return f"{'; '.join(_clauses(view))}."
 
 
@@ -67,6 +68,8 @@ def _clauses(view: View) -> Iterator[str]:
             yield f"{count:,} {'is' if count == 1 else 'are'} {words}"
     if totals.gone:
         yield f"{totals.gone:,} {'was' if totals.gone == 1 else 'were'} deleted"
+    if view.unreported:
+        yield unreported_words(view)
 
 
 def _lost(view: View, certain: int) -> str:

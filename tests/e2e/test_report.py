@@ -253,6 +253,21 @@ def test_a_server_without_a_report_and_a_report_twice_are_told(
     assert "2 reports, the newest of them counts" in done.stderr
 
 
+def test_names_in_a_file_are_escaped_on_the_screen(files: list[Path], shardtool: Run) -> None:
+    forged = json.loads(files[0].read_text())
+    forged["nodes"][0]["old_shards"][0] |= {"id": "\x1b[31m" + "x" * 999, "verdict": "marked"}
+    files[0].write_text(json.dumps(forged))
+    done = shardtool("report", *files)
+    assert "\\x1b[31mxxx" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) < 200
+
+
+def test_a_store_is_not_asked_for_with_files(files: list[Path], shardtool: Run) -> None:
+    line = one_line(shardtool("report", *files, "--store", "s3://key:s3cr3t@bucket/a"), 2)
+    assert "s3cr3t" not in line
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b"[" * 99_999, b'{"schema": "\x1b[2J"}'])
 def test_what_is_no_report_is_one_line_and_code_1(
     content: bytes, tmp_path: Path, shardtool: Run

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardtool.errors import ShardtoolError
-from shardtool.report.model import Accepted, History, Loss, Losses, Made, Node, Plan, Source
+from shardtool.report.model import Accepted, History, Loss, Losses, Made, Node, Plan, Raft, Source
 from shardtool.report.reading import instant, merged, read_nodes
 from shardtool.report.shape import ShapeError, shaped
 from tests.any_json import JSON, change
@@ -158,6 +158,16 @@ def test_nodes_of_one_host_and_other_directories_are_other_nodes() -> None:
     one, two = of_time("2026"), of_time("2026", db="/data2/db")
     made = merged(MADE, [(Source("x", "", 1), [two]), (Source("y", "", 1), [one])])
     assert made.nodes == (two, one)  # by host and directory
+    assert made.replaced == ()
+
+
+def test_two_servers_whose_hosts_are_called_alike_are_two_nodes() -> None:
+    nodes = [
+        of_time("2026-11-26T00:00:00Z", "localhost", raft=Raft(number, "", (1, 2), ""))
+        for number in (2, 1)
+    ]
+    made = merged(MADE, [(Source("x", "", 2), nodes)])
+    assert made.nodes == (nodes[1], nodes[0])
     assert made.replaced == ()
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardtool.report.model import VERDICTS, Made, Node, OldShard, Raft
+from shardtool.report.model import VERDICTS, Made, Node, OldShard, Proof, Raft
 from shardtool.report.view import ClusterShard, Copy, View, unaccounted, view_of
 from shardtool.report.words import headline, is_good, steps
 from tests.report_world import gone, node, proof, report, shard
@@ -76,6 +76,21 @@ def test_losses_of_two_copies_are_the_same_values_where_their_digests_say_so() -
     assert view_of(report(*three(*differ))).totals.lost == 12
 
 
+@pytest.mark.parametrize("found", [None, proof(holds=False)])
+def test_the_word_proven_without_a_proof_that_holds_proves_nothing(found: Proof | None) -> None:
+    view = view_of(report(node("a", [shard(1, proof=found)])))
+    assert not of(view, 1).proven_everywhere
+
+
+def test_the_sentence_says_of_which_servers_nothing_is_known() -> None:
+    there = [node("a", [shard(1)], raft=server(1, 4)), node("b", raft=server(2, 4))]
+    assert headline(view_of(report(*there))).endswith("; nothing is known of server 3, server 4.")
+    done = [node(host, gone=(gone(1),), raft=server(at)) for at, host in enumerate("ab", 1)]
+    assert headline(view_of(report(*done))) == (
+        "No old shard is left: 1 was deleted; nothing is known of server 3."
+    )
+
+
 def test_what_one_server_knows_to_be_missing_is_not_elsewhere() -> None:
     unsure = node("a", [shard(1, "incomplete", proof=proof(missing=7, elsewhere=True))])
     sure = node("b", [shard(1, "incomplete", lost=7)])
@@ -132,6 +147,14 @@ def test_reports_that_are_days_apart_are_told() -> None:
 def test_nodes_of_one_host_are_told_apart_by_their_directories() -> None:
     nodes = [node("a", data="/one"), node("a", data="/two"), node("b", data="/one")]
     assert [one.label for one in view_of(report(*nodes)).nodes] == ["a:/one", "a:/two", "b"]
+
+
+def test_nodes_of_one_host_and_directory_are_told_apart_by_their_servers() -> None:
+    nodes = three(node("a"), node("a", made=Made("0.1.0", "a", "2026-11-20T20:41:00Z", "x")))
+    view = view_of(report(*nodes))
+    old = "a:/opt/influxdb/shared/data (server 2)"
+    assert [one.label for one in view.nodes] == [old.replace("2", "1"), old]
+    assert view.problems == (f"{old}: its report is 6d older than the newest",)
 
 
 def test_a_node_alone_says_that_there_are_others_and_is_no_problem() -> None:
