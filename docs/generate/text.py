@@ -47,7 +47,8 @@ def examples_of(epilog: str) -> list[str]:
     lines: list[str] = []
     for block in blocks_of(epilog):
         if block.title == "examples":
-            lines += [term for term, _ in block.rows] or list(block.lines)
+            lines += [term for term, _ in block.rows]
+            lines += [re.sub(r"(?<=\S) {2,}\S.*", "", line) for line in block.lines]
     return lines
 
 

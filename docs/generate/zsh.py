@@ -40,7 +40,7 @@ def script(whole: Command, commands: Sequence[Command]) -> str:
             "  commands=(",
             *(f"    {quoted(f'{c.name}:{_escaped(short(c.words))}')}" for c in commands),
             "  )",
-            "  _arguments -C -s -S \\",
+            "  _arguments -C -s -S -A '-*' \\",
             *(f"    {spec} \\" for option in whole.options for spec in _specs(option)),
             "    ':command:->command' '*::argument:->argument' && ret=0",
             "  case $state in",
@@ -89,7 +89,8 @@ def _action(argument: Argument) -> str:
     if argument.kind == "choices":
         return f"({' '.join(argument.choices)})"
     kinds = {"": " ", "files": "_files", "directories": "_files -/"}
-    return kinds.get(argument.kind, f"_shardtool_names {argument.kind}")
+    # The blank before it: _arguments puts no words of its own between.
+    return kinds.get(argument.kind, f" _shardtool_names {argument.kind}")
 
 
 def _escaped(text: str) -> str:
