@@ -20,7 +20,7 @@ from shardtool.cli.standing import (
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.datadir.verdict import Judged
 from shardtool.disk.locks import Lock
-from shardtool.errors import UsageError
+from shardtool.errors import ShardtoolError, UsageError
 from shardtool.words import plural, size
 
 DESCRIPTION = """\
@@ -102,7 +102,9 @@ def run(args: argparse.Namespace, out: Output) -> int:
     _refuse_contradictions(args, out)
     if args.watch:
         return _watch(find_layout(args.data, args.influx_config, dict(os.environ)), args.every, out)
-    report, written = _look(args)
+    report, written, failure = _look(args)
+    if failure is not None and not out.mail:
+        raise failure
     if args.nagios:
         from shardtool.cli import plugin
 
@@ -116,6 +118,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
             out.line(line)
     for problem in report.problems:
         out.warn(problem)
+    if failure is not None:  # at the end: a mail hides nothing else that is wrong
+        raise failure
     return exits.ATTENTION if report.needs_attention else exits.DONE
 
 
@@ -133,15 +137,19 @@ def _refuse_contradictions(args: argparse.Namespace, out: Output) -> None:
         raise UsageError("--warn-free and --critical-free are for --nagios, which is not there")
 
 
-def _look(args: argparse.Namespace) -> tuple[Standing, list[str]]:
-    """Look, and write the metrics where they are wanted; return what to say of that too."""
+def _look(args: argparse.Namespace) -> tuple[Standing, list[str], ShardtoolError | None]:
+    """Look, and write the metrics where they are wanted; return what to say of that too, and why
+    it failed."""
     if args.prometheus is None:
-        return standing(find_layout(args.data, args.influx_config, dict(os.environ))), []
+        return standing(find_layout(args.data, args.influx_config, dict(os.environ))), [], None
     # Imported only here: a plain status does without.
-    from shardtool.cli.textfile import look_and_write
+    from shardtool.cli.textfile import UnwrittenError, look_and_write
 
-    report, written = look_and_write(args, standing)
-    return report, [written]
+    try:
+        report, written = look_and_write(args, standing)
+    except UnwrittenError as error:
+        return error.report, [], error
+    return report, [written], None
 
 
 def _tell_wrong(report: Standing, out: Output) -> None:

@@ -30,6 +30,18 @@ _SUFFIX = ".prom"  # the collector reads no other files
 _LONG_AGO = 3600.0  # seconds; nobody is writing a file of some KB since then
 
 
+class UnwrittenError(ShardtoolError):
+    """The node was looked at, and the metrics can't be written.
+
+    Attributes:
+        report: what was found.
+    """
+
+    def __init__(self, text: str, report: Standing) -> None:
+        super().__init__(text)
+        self.report = report
+
+
 def look_and_write(
     args: argparse.Namespace, look: Callable[[Layout], Standing]
 ) -> tuple[Standing, str]:
@@ -45,7 +57,7 @@ def look_and_write(
     Raises:
         UsageError: the file can't be one of the collector's, or it would lie in the node's own
             directories.
-        ShardtoolError: the file can't be written.
+        UnwrittenError: the file can't be written.
         Exception: what find_layout and the look raise; the file says that it failed.
     """
     target = _target(args.prometheus)
@@ -65,7 +77,10 @@ def look_and_write(
                 _refuse_unknown(args, target)
             _write(args, target, begun, None)
         raise
-    written = _write(args, target, begun, found)
+    try:
+        written = _write(args, target, begun, found)
+    except ShardtoolError as error:
+        raise UnwrittenError(str(error), found.report) from None
     return found.report, f"metrics: {written:,} bytes in {safe(str(target))}"
 
 

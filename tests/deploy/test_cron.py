@@ -39,7 +39,7 @@ class Table:
 
 
 def _name(command: str) -> str:
-    if "--prometheus" in command:
+    if ">/dev/null" in command:
         return "metrics"
     return str(re.findall(r" shardtool (\w+)", command)[0])
 
@@ -53,9 +53,20 @@ def state(tmp_path: Path) -> Path:
     return path
 
 
-def mailed(name: str, node: Path, state: Path) -> str:
-    """Run a line as cron does: no terminal, no variables but cron's; return what it would mail."""
+def mailed(name: str, node: Path, state: Path, *changes: tuple[str, str]) -> str:
+    """Run a line as cron does: no terminal, no variables but cron's; return what it would mail.
+
+    Args:
+        name: one of JOBS.
+        node: the data directory.
+        state: what stands for /var/lib/shardtool.
+        changes: words of the line that a test has no time for, and what stands in their place.
+    """
     table = Table(node, state)
+    command = table.commands[name]
+    for words, others in changes:
+        assert words in command
+        command = command.replace(words, others)
     tools = state / "bin"
     tools.mkdir(exist_ok=True)
     tool = tools / "shardtool"
@@ -64,7 +75,7 @@ def mailed(name: str, node: Path, state: Path) -> str:
     tool.chmod(0o755)
     settings = {k: v for k, v in table.settings.items() if k not in ("MAILTO", "SHELL")}
     done = subprocess.run(
-        [table.settings["SHELL"], "-c", table.commands[name]],
+        [table.settings["SHELL"], "-c", command],
         env={
             "HOME": str(state),
             "LOGNAME": "influxdb",
@@ -145,10 +156,42 @@ def test_a_line_beside_another_shardtool_says_nothing(
     for name in ("verify.lock", "status.lock"):
         (state / name).touch()
         hold(state / name, "flock")
+    assert mailed("metrics", node.path, state) == ""
+    assert list((state / "metrics").iterdir()) == []
     assert {name: mailed(name, node.path, state) for name in JOBS} == dict.fromkeys(JOBS, "")
     assert old_shards(node) == ["00001", "00002"]
     assert list((state / "snapshots").iterdir()) == []
-    assert list((state / "metrics").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["backup", "verify", "prune"])
+def test_what_has_waited_for_hours_in_vain_says_that_it_has_not_run(
+    name: str, tmp_path: Path, state: Path, hold: Hold
+) -> None:
+    node = migrated(tmp_path / "data")
+    hold(state, "flock")
+    text = mailed(name, node.path, state, ("-w 36000", "-w 0"))
+    assert is_mail(text)
+    assert text.startswith(f"shardtool {name} has not run: ")
+
+
+def test_metrics_that_can_not_be_written_are_in_the_mail_of_the_morning(
+    tmp_path: Path, state: Path
+) -> None:
+    node = migrated(tmp_path / "data")
+    (state / "metrics").rmdir()
+    assert mailed("metrics", node.path, state) == ""
+    text = mailed("status", node.path, state)
+    assert is_mail(text)
+    assert "expected to write the metrics, found: No such file" in " ".join(text.split())
+
+
+def test_a_look_that_does_not_come_to_an_end_is_told_to(tmp_path: Path, state: Path) -> None:
+    node = migrated(tmp_path / "data")
+    # In the place of a disk that answers no more, and of the mail that a signal is.
+    hanging = """sh -c 'trap "echo ended; exit 130" TERM; sleep 50 & wait' """
+    changes = ("timeout 10m", "timeout 0.2"), ("shardtool status ", hanging)
+    assert mailed("metrics", node.path, state, *changes) == ""
+    assert mailed("status", node.path, state, *changes) == "ended\n"
 
 
 def test_a_directory_that_is_not_there_is_a_mail_from_each(tmp_path: Path, state: Path) -> None:

@@ -128,6 +128,16 @@ def test_what_fails_is_a_mail_too(
     assert said in mail(shardtool(*words, *data, "-qq"), code)
 
 
+def test_metrics_that_can_not_be_written_hide_nothing_else_that_is_wrong(
+    proven: Node, shardtool: Run
+) -> None:
+    (proven.shard_db / "00009").mkdir()
+    target = proven.path / "gone" / "x.prom"
+    text = mail(shardtool("status", "-qq", "--data", proven.path, "--prometheus", target), 1)
+    assert "expected to write the metrics" in text
+    assert text.index("expected to write") < text.index("00009: suspect: not-a-shard")
+
+
 def test_a_directory_that_is_not_there_is_a_mail(tmp_path: Path, shardtool: Run) -> None:
     text = mail(shardtool("status", "-qq", "--data", tmp_path / "no\x1b[31m\nwhere"), 1)
     assert "No such file or directory" in text
