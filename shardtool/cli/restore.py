@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -18,10 +19,15 @@ from shardtool.disk.locks import exclusive
 from shardtool.errors import BusyError, ShardtoolError, UsageError
 from shardtool.snapshots import restore
 from shardtool.snapshots.address import Place
-from shardtool.snapshots.metadata import CONFIG, Metadata, created_at
+from shardtool.snapshots.metadata import CONFIG, Metadata, created_at, origin_of
 from shardtool.snapshots.opened import open_place
 from shardtool.snapshots.pending import Pending, pending_restore
-from shardtool.snapshots.store import choose_another, find_snapshot, refuse_inside
+from shardtool.snapshots.store import (
+    choose_another,
+    find_snapshot,
+    refuse_another_nodes,
+    refuse_inside,
+)
 from shardtool.snapshots.verify import Verification
 
 DESCRIPTION = """\
@@ -34,7 +40,8 @@ A restore that is killed in the middle is finished by the next one; where what
 it had staged is gone, `restore ID` restores anew. With --to, DIR appears with
 its whole content or not at all. It refuses while a server runs on the
 directory (exit 4), and a damaged snapshot (exit 1). Owners are set when it
-runs as root. From s3://BUCKET/PREFIX a snapshot is fetched into a private
+runs as root. Where the latest in the store is another node's and this node has
+some there too, it wants the ID (exit 1). From s3://BUCKET/PREFIX a snapshot is fetched into a private
 directory below $TMPDIR, else /var/tmp, and verified there; see backup --help.
 
 examples:
@@ -122,7 +129,8 @@ def _restore_in_place(
     moves = restore.moves_for(layout, stamp)
     restore.refuse_immovable(moves)
     doubt = _refuse_server(layout)
-    with _chosen(args, layout, out) as (directory, path, verified, metadata):
+    own = origin_of(socket.gethostname(), str(moves[0].place))
+    with _chosen(args, layout, out, own=own) as (directory, path, verified, metadata):
         content = amount(len(metadata.files), "file", metadata.payload_bytes)
         kind = "Live snapshot" if metadata.live else "Snapshot"
         origin, foreign = _origin(metadata, moves)
@@ -186,14 +194,17 @@ def _restore_elsewhere(args: argparse.Namespace, layout: Layout | None, out: Out
 
 @contextmanager
 def _chosen(
-    args: argparse.Namespace, layout: Layout | None, out: Output
+    args: argparse.Namespace, layout: Layout | None, out: Output, *, own: str = ""
 ) -> Iterator[tuple[int, Place, Verification, Metadata]]:
     """Yield an open directory with the snapshot that was asked for, its place, and what
-    verifying it found; a store in a directory is locked meanwhile."""
+    verifying it found; a store in a directory is locked meanwhile. With `own`, the origin of a
+    node, another node's newest is not taken for its."""
     store = store_of(args, layout)
     with open_place(store, alone=True) as found:
         listing = found.listing()
         snapshot = find_snapshot(listing, store, args.id or "latest")
+        if own and args.id in (None, "latest"):
+            refuse_another_nodes(listing, snapshot, own, store)
         with found.fetched(snapshot.id, meter(out)) as (directory, verified):
             if not verified.good or verified.metadata is None:
                 first = verified.problems[0]

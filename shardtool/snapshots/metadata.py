@@ -27,6 +27,11 @@ _LONGEST_PATH = 4095  # of a path and of a link's target, in bytes: PATH_MAX wit
 _STAMP = "%Y%m%dT%H%M%SZ"
 
 
+def origin_of(host: str, raft: str) -> str:
+    """Return what tells nodes apart that keep their snapshots in one place."""
+    return f"{host}:{raft}"
+
+
 class DamagedError(Exception):
     """A snapshot's own files can't be what shardtool wrote; the text says what was found."""
 
@@ -60,7 +65,7 @@ class Metadata:
     @property
     def origin(self) -> str:
         """The node it is of, as HOST:RAFT, by what it says itself."""
-        return f"{self.made_by.get('host', '?')}:{self.sources.get('raft', '?')}"
+        return origin_of(self.made_by.get("host", "?"), self.sources.get("raft", "?"))
 
     @property
     def files(self) -> tuple[Entry, ...]:

@@ -241,6 +241,26 @@ def find_snapshot(listing: Listing, store: Place, wanted: str) -> Snapshot:
     )
 
 
+def refuse_another_nodes(listing: Listing, latest: Snapshot, own: str, store: Place) -> None:
+    """Refuse to take another node's newest snapshot for this node's, which has some there too.
+
+    Args:
+        listing: of the store.
+        latest: its newest one.
+        own: the origin of this node's.
+        store: for the message.
+
+    Raises:
+        ShardtoolError: it is another node's.
+    """
+    mine = [snapshot.id for snapshot in listing.snapshots if snapshot.origin == own]
+    if mine and latest.origin and latest.origin != own:
+        raise ShardtoolError(
+            f"{store}: expected the latest snapshot to be of this node, found {latest.id}, which "
+            f"is of {latest.origin}; the newest of this node is {mine[-1]}: name the ID"
+        )
+
+
 def choose_another(listing: Listing, bad: str) -> str:
     """Given a snapshot that is not good, return the advice that names the newest other one."""
     others = [s.id for s in listing.snapshots if not s.problem and s.id != bad]

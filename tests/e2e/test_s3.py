@@ -59,6 +59,23 @@ def test_restore_puts_raft_and_wal_in_place(s3: S3World) -> None:
     assert found["snapshot"]["path"] == f"{s3.url}/{found['snapshot']['id']}"
 
 
+def test_the_latest_of_another_node_is_not_restored_without_its_id(s3: S3World) -> None:
+    mine = s3.backed_up()
+    other = make_node(s3.home / "other")
+    done = s3.run("--data", other, "backup", "--to", s3.url, "--json")
+    theirs = json.loads(done.stdout)["snapshot"]["id"]
+    restore = ("--data", s3.node, "restore", "--yes", "--store", s3.url)
+
+    for words in ((), ("latest",)):
+        done = s3.run(*restore, *words)
+        assert done.returncode == 1
+        assert f"found {theirs}, which is of " in done.stderr.splitlines()[-1]
+        assert done.stderr.endswith(f"the newest of this node is {mine}: name the ID\n")
+    assert not list(s3.node.glob("*.before-restore-*"))
+
+    assert s3.run(*restore, theirs).returncode == 0  # what was said is done
+
+
 def test_after_a_plain_download_other_tools_are_satisfied(awkward: S3World, tmp_path: Path) -> None:
     name = awkward.backed_up()
 
