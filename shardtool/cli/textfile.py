@@ -37,9 +37,7 @@ class UnwrittenError(ShardtoolError):
         report: what was found.
     """
 
-    def __init__(self, text: str, report: Standing) -> None:
-        super().__init__(text)
-        self.report = report
+    report: Standing
 
 
 def look_and_write(
@@ -80,7 +78,9 @@ def look_and_write(
     try:
         written = _write(args, target, begun, found)
     except ShardtoolError as error:
-        raise UnwrittenError(str(error), found.report) from None
+        unwritten = UnwrittenError(str(error))
+        unwritten.report = found.report
+        raise unwritten from None
     return found.report, f"metrics: {written:,} bytes in {safe(str(target))}"
 
 
