@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 
 import pytest
 import trustme
 
 from tests.conftest import Mount
-from tests.e2e.s3_proxy import proxied
+from tests.e2e.s3_proxy import Request, proxied
 from tests.e2e.s3_world import S3World
 
 
@@ -146,3 +147,25 @@ def test_full_room_for_staging_is_one_line(s3: S3World, mount: Mount) -> None:
     assert "free some, or set TMPDIR to another directory" in done.stderr
     assert os.listdir(small) == []
     assert s3.all_keys() == []
+
+
+def test_what_may_not_be_deleted_is_told_and_is_not_said_to_be_gone(s3: S3World) -> None:
+    old, new = s3.backed_up(), s3.backed_up()
+
+    def refuse(request: Request) -> bytes | None:
+        if request.method != "POST":
+            return None
+        keys = re.findall("<Key>([^<]*)</Key>", request.body.decode())
+        errors = "".join(
+            f"<Error><Key>{key}</Key><Code>AccessDenied</Code><Message>no</Message></Error>"
+            for key in keys
+        )
+        return f"<?xml version='1.0'?><DeleteResult>{errors}</DeleteResult>".encode()
+
+    s3.proxy.canned = refuse
+    done = s3.run("forget", "--keep-last", "1", "--store", s3.url)
+
+    assert done.returncode == 3
+    assert f"{old}: could not be removed: access denied (AccessDenied)" in done.stderr
+    assert done.stdout.endswith("removed 0 snapshots, freed 0B\n")
+    assert s3.ids() == [old, new]

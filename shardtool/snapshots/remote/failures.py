@@ -10,7 +10,10 @@ import re
 from dataclasses import dataclass
 
 _STATUS = re.compile(r"status code: (\d{3})|\bstatus: (\d{3})\b")
-_CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,60})</Code>")
+# The second is obstore's own, of one object of several that were to be deleted.
+_CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,60})</Code>|\(code: ([A-Za-z0-9.]{1,60})\)")
+_BUSY = ("SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "OperationAborted")
+_DENIED = ("AccessDenied", "AllAccessDisabled")
 
 RIGHTS = "give the user s3:ListBucket there, and s3:GetObject, PutObject and DeleteObject below it"
 NAME_CREDENTIALS = (
@@ -90,7 +93,7 @@ def failure_of(kind: str, text: str) -> Failure:
             "character)",
             "remove it, or use a prefix of its own",
         )
-    code = found[1] if (found := _CODE.search(text)) else ""
+    code = next(filter(None, found.groups())) if (found := _CODE.search(text)) else ""
     status = next(filter(None, found.groups())) if (found := _STATUS.search(text)) else ""
     if kind == "AlreadyExistsError" or status == "412" or code == "PreconditionFailed":
         return Failure("an object of that name", "run it again", exists=True)
@@ -104,7 +107,7 @@ def failure_of(kind: str, text: str) -> Failure:
         return Failure("no such object", "see shardtool snapshots", missing=True)
     if code in _REFUSED or kind == "UnauthenticatedError":
         return Failure(f"the credentials are refused ({code or status})", NAME_CREDENTIALS)
-    if kind == "PermissionDeniedError" or status in ("401", "403"):
+    if kind == "PermissionDeniedError" or status in ("401", "403") or code in _DENIED:
         return Failure(f"access denied ({code or status or 'no reason told'})", RIGHTS)
     for sign, what, advice, transient in _BY_TEXT:
         if sign in text:
@@ -113,4 +116,8 @@ def failure_of(kind: str, text: str) -> Failure:
         transient = status[0] == "5" or status in ("408", "429")
         told = f"HTTP {status} {code}".rstrip()
         return Failure(told, _LATER if transient else "check the server", transient=transient)
+    if code:
+        # Inside an answer that is none of a failure: a server says so of one object of several.
+        busy = code in _BUSY
+        return Failure(code, _LATER if busy else "check the server", transient=busy)
     return Failure(f"a failure of obstore ({kind})", "check the AWS_* settings")
