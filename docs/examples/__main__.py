@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 
-from docs.examples.blocks import rewritten
-from docs.examples.world import JOURNEY, NEEDS_SERVER, World
+from docs.examples.blocks import Example, rewritten, same
+from docs.examples.world import JOURNEY, NEEDS_SERVER, World, new_world
 
 COMMANDS = Path(__file__).parents[1] / "commands"
 
 
 def main() -> int:
     """Write the pages whose examples print something else; return the exit code."""
-    with tempfile.TemporaryDirectory() as directory:
-        world = World(Path(directory), (sys.executable, "-m", "shardtool"))
+    with new_world((sys.executable, "-m", "shardtool")) as world:
         before = JOURNEY.index(NEEDS_SERVER)
         for name in JOURNEY[:before]:
             _write(name, world)
@@ -28,7 +26,12 @@ def main() -> int:
 def _write(name: str, world: World) -> None:
     page = COMMANDS / f"{name}.md"
     text = page.read_text(encoding="utf-8")
-    new = rewritten(text, world.run)
+
+    def output(example: Example) -> str:
+        printed = world.run(example)
+        return example.output if same(example, printed) else printed
+
+    new = rewritten(text, output)
     if new != text:
         page.write_text(new, encoding="utf-8")
         sys.stdout.write(f"{page}\n")

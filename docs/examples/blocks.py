@@ -17,7 +17,7 @@ _BLOCK = re.compile(
 _UNSTABLE = (
     (r"\b\d{8}T\d{6}Z(-\d+)?\b", "ID"),
     (r"\b\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?Z?)?(\.\.[\d-]+)?", "TIME"),
-    (r"\b\d+(\.\d+)?[KMGT]\b", "SIZE"),
+    (r"[+-]?\b\d+(\.\d+)?[KMGT]\b", "SIZE"),
     (r"\b(\d+ (seconds?|minutes?|hours?)|\d+(\.\d+)? ?m?s)\b( ago)?", "SPAN"),
     (r"\b[0-9a-f]{12,64}\b", "DIGEST"),
     (r"-{4,}|\u2500{4,}", "RULE"),
@@ -74,6 +74,14 @@ def rewritten(page: str, output_of: Callable[[Example], str]) -> str:
         return f"```console\n{text}```"
 
     return _BLOCK.sub(block, page)
+
+
+def same(example: Example, printed: str) -> bool:
+    """Say whether a page tells the truth about an example, which has printed something now."""
+    how = shape if example.is_json else stable
+    return bool(example.output.strip()) == bool(printed.strip()) and (
+        not printed.strip() or how(example.output) == how(printed)
+    )
 
 
 def stable(text: str) -> list[str]:

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -31,6 +32,13 @@ _OF_THE_MACHINE = re.compile(
 )
 
 
+@contextlib.contextmanager
+def new_world(shardtool: Sequence[str]) -> Iterator[World]:
+    """Make a node for the examples, and remove it afterwards; see World."""
+    with tempfile.TemporaryDirectory(prefix="s-", dir="/tmp") as directory:
+        yield World(Path(directory), shardtool)
+
+
 class World:
     """A node, made by fixtures/demo.py, and after a while the server on it.
 
@@ -42,7 +50,10 @@ class World:
     def __init__(self, directory: Path, shardtool: Sequence[str]) -> None:
         self._directory = directory
         self._function = f'shardtool() {{ {shlex.join(shardtool)} "$@"; }}'
-        self._data = directory / "data"
+        self._data = directory / "node" / "data"
+        # Lines are broken at 80 columns before the page's own name stands in them.
+        assert len(str(self._data)) == len(SHOWN_DATA)
+        self._data.parent.mkdir()
         self._api = ""
         # Plain and in UTC, whatever the terminal of whoever runs it is.
         self._environment = {

@@ -99,8 +99,8 @@ examples:
   shardtool export --database test --to test.lp.gz
   shardtool export --lost --to lost.parquet
   shardtool export 7 12 --series '^cpu' --from 2014-01-01 --to cpu.parquet
-  shardtool export --database test --to - | curl --data-binary @- \\
-      'http://localhost:8086/write?db=test'
+  shardtool export --database test --format line --to - |
+      curl --data-binary @- 'http://localhost:8086/write?db=test'
   influx -import -compressed -path test.lp.gz  (the database must be there)"""
 
 _FORMATS: dict[str, Form] = {

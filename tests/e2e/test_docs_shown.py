@@ -10,12 +10,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from difflib import ndiff
 from pathlib import Path
 
 import pytest
 
-from docs.examples.blocks import Example, examples_of, rewritten, shape, stable
-from docs.examples.world import JOURNEY, NEEDS_SERVER, World
+from docs.examples.blocks import Example, examples_of, rewritten, same, stable
+from docs.examples.world import JOURNEY, NEEDS_SERVER, World, new_world
 from docs.generate.facts import commands
 from docs.generate.text import examples_of as examples_of_help
 from shardtool.cli import app
@@ -33,24 +34,25 @@ READING = ("status", "check", "snapshots", "verify", "report", "history", "expor
 
 @needs_plyvel  # the pages show shards of LevelDB's own tables
 @pytest.mark.slow
-def test_the_examples_of_the_pages_print_what_the_pages_show(tmp_path: Path) -> None:
-    world = World(tmp_path, COMMAND)
+def test_the_examples_of_the_pages_print_what_the_pages_show() -> None:
     wrong: list[str] = []
     before = JOURNEY.index(NEEDS_SERVER)
-    for name in JOURNEY[:before]:
-        wrong += _wrong(name, world)
-    with world.server():
-        for name in JOURNEY[before:]:
+    with new_world(COMMAND) as world:
+        for name in JOURNEY[:before]:
             wrong += _wrong(name, world)
+        with world.server():
+            for name in JOURNEY[before:]:
+                wrong += _wrong(name, world)
     assert not wrong, "\n".join([*wrong, "mend it with: python -m docs.examples"])
 
 
 def _wrong(name: str, world: World) -> Iterator[str]:
     for example in examples_of((PAGES / f"{name}.md").read_text(encoding="utf-8")):
         printed = world.run(example)
-        same = shape if example.is_json else stable
-        if same(printed) != same(example.output):
-            yield f"{name}.md: $ {example.command}\n{printed}"
+        if not same(example, printed):
+            lines = ndiff(example.output.splitlines(), printed.splitlines())
+            changed = "\n".join(line for line in lines if line[0] in "+-")
+            yield f"{name}.md: $ {example.command}\n{changed}"
 
 
 def test_an_output_is_written_into_its_page_and_nothing_else_of_it_changes() -> None:
