@@ -24,6 +24,7 @@ from shardtool.errors import ShardtoolError, UsageError, reason_of
 from shardtool.monitor.metrics import Found, Look, text_of
 from shardtool.proof.evidence import held
 from shardtool.proof.receipts import Receipts
+from shardtool.snapshots.address import SCHEME
 from shardtool.snapshots.metadata import age_order, is_id
 
 _SUFFIX = ".prom"  # the collector reads no other files
@@ -132,9 +133,14 @@ def _last_proof(layout: Layout) -> float | None:
     return max(times, default=None)
 
 
-def _snapshots(layout: Layout) -> tuple[float, ...]:
-    """Return when each snapshot was made; its name tells, and none has one that is not whole."""
-    store = os.environ.get(STORE_VARIABLE) or layout.snapshots
+def _snapshots(layout: Layout) -> tuple[float, ...] | None:
+    """Return when each snapshot was made; its name tells, and none has one that is not whole.
+
+    None where they are in a bucket: that is not asked, and a 0 would be a figure of nothing.
+    """
+    store = os.environ.get(STORE_VARIABLE) or str(layout.snapshots)
+    if store.startswith(SCHEME):
+        return None
     try:
         with opened_quietly(Path(store), READ_DIRECTORY) as directory:
             return tuple(age_order(name)[0] for name in os.listdir(directory) if is_id(name))

@@ -55,13 +55,14 @@ class Found:
         report: the node.
         receipts: those that hold, by shard.
         last_proof: when a receipt was written last, holding or not; None where there is none.
-        snapshots: when each was made; all times in seconds since the epoch.
+        snapshots: when each was made; all times in seconds since the epoch. None where that was
+            not looked for.
     """
 
     report: Standing
     receipts: Mapping[str, Receipt]
     last_proof: float | None = None
-    snapshots: Sequence[float] = ()
+    snapshots: Sequence[float] | None = ()
 
 
 def text_of(look: Look) -> bytes:
@@ -273,7 +274,8 @@ def _runs(found: Found, new: _Maker) -> Iterator[Metric]:
         "command",
         {command: run.succeeded for command, run in sorted(runs.items())},
     )
-    yield new.gauge("snapshots", "Complete snapshots of raft and wal", len(found.snapshots))
+    if found.snapshots is not None:
+        yield new.gauge("snapshots", "Complete snapshots of raft and wal", len(found.snapshots))
     gone = deleted(found.report.history)
     yield new.counter("deleted_shards", "Shards of 0.7 that prunes have deleted", gone.shards)
     yield new.counter(

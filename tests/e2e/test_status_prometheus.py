@@ -111,7 +111,14 @@ def test_snapshots_are_in_it_wherever_they_are(
     assert samples(target)["snapshots"] == 0
     shardtool(*words, env={"SHARDTOOL_SNAPSHOTS": str(tmp_path / "s")})
     assert samples(target)["snapshots"] == 1
-    assert time.time() - samples(target)["last_run_timestamp_seconds{backup}"] < 600
+
+
+def test_snapshots_in_a_bucket_are_not_counted_as_none(
+    proven: Node, shardtool: Run, target: Path
+) -> None:
+    env = {"SHARDTOOL_SNAPSHOTS": "s3://backups/influxdb"}
+    shardtool("status", "--data", proven.path, "--prometheus", target, env=env)
+    assert "snapshots" not in samples(target)
 
 
 def test_people_are_told_in_a_line_and_quiet_is_a_line(
