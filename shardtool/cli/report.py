@@ -67,7 +67,7 @@ older report page of that name is replaced, any other file only with --force.
 Exit code 3 if something is not as it should be on a node (values lost that
 nobody accepted, a shard suspect or unreadable, a damaged snapshot, journal or
 trash), or if the view of a cluster is not whole (no report of a server that
-raft knows, reports that are days apart)."""
+raft knows, reports that are days apart or old)."""
 
 _MOST_BYTES = 1 << 30  # of a FILE
 _PAGE_BEGINS = b"<!DOCTYPE html>\n<!-- shardtool report"

@@ -28,7 +28,8 @@ WORST_FIRST = (
 )
 _STAGES = {name: rank for rank, name in enumerate(("0.7", "upgraded", "migrating", "migrated"))}
 _STAGES["done"] = _STAGES["migrated"]  # a node whose last shard is gone has nothing to wait for
-_FAR_APART = 86_400  # seconds between two reports that can hardly be of one state
+# Seconds between two reports that can hardly be of one state, nor of the present one.
+_FAR_APART = 86_400
 
 
 @dataclass(frozen=True)
@@ -303,6 +304,9 @@ def _problems(
     for summary, at in zip(summaries, moments, strict=True):
         if newest - at > _FAR_APART:
             yield f"{summary.label}: its report is {duration(newest - at)} older than the newest"
+    age = instant(report.made.at) - newest
+    if age > _FAR_APART:
+        yield f"the newest report is {duration(age)} old: much may have changed; make them anew"
 
 
 def _unreported(nodes: Sequence[Node]) -> tuple[int, ...]:

@@ -144,6 +144,13 @@ def test_reports_that_are_days_apart_are_told() -> None:
     )
 
 
+def test_reports_that_are_all_old_are_told() -> None:
+    made = report(*three(node("a"), node("b")))
+    later = replace(made, made=replace(made.made, at="2027-01-05T20:41:00Z"))
+    (problem,) = view_of(later).problems
+    assert problem == "the newest report is 40d old: much may have changed; make them anew"
+
+
 def test_nodes_of_one_host_are_told_apart_by_their_directories() -> None:
     nodes = [node("a", data="/one"), node("a", data="/two"), node("b", data="/one")]
     assert [one.label for one in view_of(report(*nodes)).nodes] == ["a:/one", "a:/two", "b"]
