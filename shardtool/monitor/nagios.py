@@ -105,9 +105,14 @@ def _troubles(report: Standing, least: dict[int, int]) -> Iterator[tuple[int, st
         lost = plural(sum(map(lost_of, losing)), "value")
         shards = f"{plural(len(losing), 'shard')} ({_named([j.shard.name for j in losing])})"
         yield WARNING, f"{lost} of {shards} not in the new storage: shardtool verify"
-    if report.left:
-        entries = plural(len(report.left), "entry", "entries")
+    unknown = sum(item.action == "leave" for item in report.left)
+    if ended := len(report.left) - unknown:
+        entries = plural(ended, "entry", "entries")
         yield WARNING, f"{entries} left in the trash: shardtool prune"
+    if unknown:  # prune leaves it to people
+        entries = plural(unknown, "entry", "entries")
+        words = "left in the trash and not known to the journal: shardtool status"
+        yield WARNING, f"{entries} {words}"
     if report.problems:
         yield WARNING, report.problems[0]
     if report.needs_attention and not (report.wrong or broken or report.left or report.problems):

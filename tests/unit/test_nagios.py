@@ -41,6 +41,12 @@ FIGURE = re.compile(r"[a-z]+=\d+B?(;(\d+:)?(;(\d+:)?(;\d*(;\d*)?)?)?)?")
         (node(SUSPECT), WARNING, "1 old shard suspect: 00001"),
         (node(UNLOOKED), WARNING, "shardtool status"),
         (node(left=(Leftover("a"),)), WARNING, "1 entry left in the trash"),
+        (
+            node(left=(Leftover("a", action="leave"), Leftover("b", action="remove"))),
+            WARNING,
+            "1 entry left in the trash: shardtool prune; 1 entry left in the trash and not known "
+            "to the journal: shardtool status",
+        ),
         (node(problems=("journal: no",)), WARNING, "journal: no"),
         (node(unreadable(1), losing(2)), CRITICAL, "1 old shard unreadable: 00001"),
         (node(new=(NewShard("9", error="no"),)), CRITICAL, "1 new shard unreadable: 9"),
