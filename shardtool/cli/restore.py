@@ -41,8 +41,9 @@ it had staged is gone, `restore ID` restores anew. With --to, DIR appears with
 its whole content or not at all. It refuses while a server runs on the
 directory (exit 4), and a damaged snapshot (exit 1). Owners are set when it
 runs as root. Where the latest in the store is another node's and this node has
-some there too, it wants the ID (exit 1). From s3://BUCKET/PREFIX a snapshot is fetched into a private
-directory below $TMPDIR, else /var/tmp, and verified there; see backup --help.
+some there too, it wants the ID (exit 1). From s3://BUCKET/PREFIX a snapshot is
+fetched into a private directory below $TMPDIR, else /var/tmp, and verified
+there; see backup --help.
 
 examples:
   shardtool restore
