@@ -61,7 +61,8 @@ older report page of that name is replaced, any other file only with --force.
             losses: {values, columns, by_cause, largest: [...]}
             plan: as prune --dry-run --no-verify has it
   cluster   {totals, nodes, shards: [{id, verdict, proven_everywhere, copies,
-            unreported, values, lost, elsewhere, accepted}], unreported, problems}
+            unreported, values, lost, elsewhere, accepted}],
+            unreported: servers without a report, problems}
   sources   [{name, sha256, nodes}] of the FILEs; replaced: older reports
 
 Exit code 3 if something is not as it should be on a node (values lost that
