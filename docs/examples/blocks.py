@@ -25,6 +25,7 @@ _UNSTABLE = (
     (r"may have [\d,]+ files", "may have files"),  # ulimit -n
     (r"\d+ notes?$", "notes"),  # of the machine, some of them
     (r": \d+% \(.*\), \d+/\d+ marked$", ""),  # the progress of a migration
+    (r"\n {2,}", " "),  # where a line is broken goes by the length of those
     (r" +", " "),
     (r" $", ""),
 )

@@ -76,6 +76,9 @@ def test_times_ids_and_sizes_may_differ_and_counts_may_not() -> None:
     other = "12 shards (17K), 20270101T000000Z, 2027-01-01 00:00:00, 3s old"
     assert stable(text) == stable(other)
     assert stable(text) != stable(other.replace("12 ", "13 "))
+    assert stable("a snapshot: verified\n  to the end") == stable(
+        "a snapshot:\n  verified to the end"
+    )
 
 
 # -- the examples of --help --

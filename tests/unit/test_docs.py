@@ -88,13 +88,6 @@ def test_each_variable_of_the_code_is_told_of() -> None:
 # -- help --
 
 
-@pytest.mark.parametrize("name", ["", *_NAMES])
-def test_help_is_no_wider_than_80_columns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    parser = app.command_parser(name) if name else app.program_parser()
-    assert [line for line in parser.format_help().splitlines() if len(line) > 80] == []
-
-
 def test_the_programs_help_names_the_man_pages_and_the_documentation() -> None:
     text = app.program_parser().format_help()
     assert "man shardtool" in text
