@@ -40,7 +40,7 @@ _shardtool_split() {
 _shardtool_offer() {
   local typed=${1#[\\"\\']} word
   for word in "${reply[@]}"; do
-    [[ $word != "$typed"* ]] || COMPREPLY+=("$2$word")
+    [[ $word != "$typed"* ]] || COMPREPLY+=("${2-}$word")
   done
 }
 
@@ -53,11 +53,12 @@ _shardtool_value() {
     none) ;;
     ?*) _shardtool_names "$kind" ;;
   esac
-  _shardtool_offer "$1" "$2"
+  _shardtool_offer "$1" "${2-}"
 }
 
 _shardtool() {
-  local words typed word command= kind= going= before= place=0 i reply
+  local IFS=$' \\t\\n'  # whatever the user's is
+  local words typed word command= kind= going= before= place=0 i reply=()
   COMPREPLY=()
   _shardtool_split
   typed=${words[${#words[@]} - 1]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -185,6 +186,34 @@ def test_fish_completes_what_was_begun(data: Path, tmp_path: Path) -> None:
 
 def _fish_quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def test_bash_completes_under_whatever_options_the_user_has_set(data: Path) -> None:
+    asked = {
+        ("prune", "--trust", ""): "marker",
+        ("--data", f"'{data.parent}/link'", "verify", "0001"): "00013",
+        ("spaces", "ex"): "explain",
+        ("spaces", "apply", "--data", f"{data.parent}/link", "--like-0.7", "test", "me"): "metrics",
+        ("prune", "--trust", "=", "m"): "marker",
+        ("prune", "--trust", "=", "m", "--dry"): "--dry-run",
+        ("nonsense", "x"): "",
+        ("verify", "--nonsense", "--aga"): "--again",
+    }
+    (data.parent / "link").symlink_to(data)
+    code = [f". {SCRIPTS / 'shardtool.bash'}", "set -u; shopt -s failglob; IFS=:"]
+    for words in asked:
+        line = " ".join(("shardtool", *words)).replace(" = ", "=")
+        array = " ".join(map(shlex.quote, (COMMAND[0], *words)))
+        code += [
+            f"COMP_WORDS=({array}) COMP_CWORD={len(words)}",
+            f"COMP_LINE={shlex.quote(line.replace('shardtool', COMMAND[0], 1))}",
+            'COMP_POINT=${#COMP_LINE}; _shardtool; printf "%s\\n" "${COMPREPLY[*]-}"',
+        ]
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(code)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == list(asked.values())
 
 
 # -- what the scripts ask --
