@@ -157,10 +157,7 @@ def _tell_wrong(report: Standing, out: Output) -> None:
     for judged in report.shards:
         if judged not in report.wrong and judged.shard.lock.state is not Lock.UNKNOWN:
             continue
-        reasons = "; ".join(
-            f"{reason.word}: {reason.detail}" if reason.detail else reason.word
-            for reason in judged.reasons
-        )
+        reasons = "; ".join(map(str, judged.reasons))
         out.wrong(f"{judged.shard.name}: {judged.verdict}: {reasons}")
     for shard in report.inventory.new or ():
         if shard.error:

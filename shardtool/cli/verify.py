@@ -114,7 +114,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     report = _Report(judged, proofs, time.monotonic() - begun)
     for one in judged:
         if one.verdict != "proven":
-            reasons = "; ".join(f"{r.word}: {r.detail}" for r in one.reasons)
+            reasons = "; ".join(map(str, one.reasons))
             out.wrong(f"{one.shard.name}: {one.verdict}: {reasons}")
     if args.list:
         out.note(_totals(report))

@@ -20,6 +20,10 @@ class Reason:
     word: str
     detail: str = ""
 
+    def __str__(self) -> str:
+        """Return both, as a line tells them; not yet safe to be shown."""
+        return f"{self.word}: {self.detail}" if self.detail else self.word
+
 
 # Doubts about what came after the marker. A proof, which looks at each value as it is now, ends
 # them; it does not end a doubt about who wrote the marker.

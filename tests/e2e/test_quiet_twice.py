@@ -137,6 +137,8 @@ def test_metrics_that_can_not_be_written_hide_nothing_else_that_is_wrong(
     assert "expected to write the metrics" in text
     assert text.index("expected to write") < text.index("00009: suspect: not-a-shard")
     assert "; no-marker " in text
+    text = mail(shardtool("verify", "-qq", "--data", proven.path), 3)
+    assert "; no-marker " in text
 
 
 def test_a_directory_that_is_not_there_is_a_mail(tmp_path: Path, shardtool: Run) -> None:
