@@ -47,8 +47,10 @@ check: $(VENV)/dev.stamp
 test: $(VENV)/dev.stamp
 	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m 'not slow'
 
+# SLOW=tests/e2e for a part of it
+SLOW ?= tests
 test-all: test
-	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m slow
+	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m slow $(SLOW)
 
 mutants: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.mutants.run --in .venv/mutants
