@@ -6,7 +6,7 @@ VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 JOBS ?= auto
 
-.PHONY: help demo demo-cluster test test-all mutants check bench clean
+.PHONY: help demo demo-cluster docs test test-all mutants check bench clean
 
 help:
 	@echo "make demo   build a real data directory and take it through the main job"
@@ -14,6 +14,7 @@ help:
 	@echo "make test   run every test but the slow ones"
 	@echo "make test-all  run every test: each kill, each error, fuzzing, mutants"
 	@echo "make mutants  all mutants of what deletes, proves and restores: hours; goes on where it was"
+	@echo "make docs   write anew what the pages, man pages and completion take from the code"
 	@echo "make check  the quick gate: ruff, mypy --strict, unit tests"
 	@echo "make bench  side by side with du, gdu, cp, restic, rm and LevelDB; a table of ratios"
 	@echo "make clean  remove .venv and what the others made"
@@ -51,6 +52,10 @@ test: $(VENV)/dev.stamp
 SLOW ?= tests
 test-all: test
 	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m slow $(SLOW)
+
+docs: $(VENV)/dev.stamp
+	$(BIN)/python -m docs.generate
+	$(BIN)/python -m docs.examples
 
 mutants: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.mutants.run --in .venv/mutants

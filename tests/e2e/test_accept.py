@@ -25,7 +25,7 @@ from tests.e2e.proof_world import (
     rewrite,
     verify,
 )
-from tests.e2e.test_terminal import Terminal
+from tests.e2e.terminal_world import Terminal
 
 WHY = ("--because", "test data")
 

@@ -18,7 +18,7 @@ from fixtures import Node, Row
 from tests.conftest import COMMAND, REPOSITORY, Hold, Listing, Run
 from tests.e2e.export_world import export, left_cells
 from tests.e2e.proof_world import List, one_line
-from tests.e2e.test_terminal import Terminal
+from tests.e2e.terminal_world import Terminal
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from fixtures import Node
 from tests.conftest import COMMAND, REPOSITORY, Hold, Run
 from tests.e2e.proof_world import Capture
 from tests.e2e.spaces_world import CPU, PASSWORD, World
-from tests.e2e.test_terminal import Terminal
+from tests.e2e.terminal_world import Terminal
 from tests.real.api_world import Asked, listening, sound
 
 MESSAGE = {"time", "level", "command", "message"}

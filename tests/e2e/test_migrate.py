@@ -27,7 +27,7 @@ from shardtool.journal import Journal
 from shardtool.upgrade.pause import Pause
 from tests.conftest import COMMAND, REPOSITORY, Listing, Run
 from tests.e2e.proof_world import document
-from tests.e2e.test_terminal import Terminal
+from tests.e2e.terminal_world import Terminal
 from tests.real.api_world import Asked, listening
 
 Migrate = Callable[..., subprocess.CompletedProcess[str]]

@@ -15,7 +15,7 @@ from fixtures import Node
 from fixtures.raft import Space
 from tests.conftest import COMMAND, REPOSITORY, Listing, Run
 from tests.e2e.spaces_world import CPU, LONG, PASSWORD, SHORT, WIDE, Make, one_line, row
-from tests.e2e.test_terminal import Terminal
+from tests.e2e.terminal_world import Terminal
 
 Captured = Callable[[str], Path]
 Listed = Callable[[Path], Listing]

@@ -15,7 +15,7 @@ from shardtool.upgrade.spaces import Had, Plan, Step, had_by, like_07
 from shardtool.upgrade.spaces_apply import Outcome, execute
 from shardtool.upgrade.spaces_plan import plan_spaces
 from tests.e2e.spaces_world import CPU, LONG, PASSWORD, SHORT, Make, World, row
-from tests.e2e.test_terminal import Terminal
+from tests.e2e.terminal_world import Terminal
 
 
 def asked(w: World, *words: str) -> Terminal:

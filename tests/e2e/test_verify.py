@@ -28,7 +28,7 @@ from tests.e2e.proof_world import (
     verdicts,
     verify,
 )
-from tests.e2e.test_terminal import Terminal
+from tests.e2e.terminal_world import Terminal
 from tests.needs import needs_plyvel
 
 # -- the captures of real servers --
