@@ -36,7 +36,7 @@ def lines_of(report: Report, view: View, out: Output) -> Iterator[str]:
     yield from _nodes(view, out) if len(report.nodes) > 1 else _verdicts(first, out)
     yield from _open_shards(report, view, out)
     yield from _losses(report)
-    yield f"prune on what is proven now: {plan_words(report)}"
+    yield f"prune by these proofs: {plan_words(report)}"
     yield from _rest(report, view)
     yield from _attention(report, view, out)
 
