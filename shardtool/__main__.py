@@ -1,7 +1,5 @@
 """`python -m shardtool`."""
 
-import sys
+from shardtool.cli.app import program
 
-from shardtool.cli.app import main
-
-sys.exit(main())
+program()

@@ -80,6 +80,16 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
+def program() -> NoReturn:
+    """Be the program: run the command that sys.argv asks for, and end with its exit code."""
+    code = main()
+    if "obstore" in sys.modules:
+        # Its threads outlive its work, and one that meets an interpreter which is being taken down
+        # aborts the process: an exit code of its own, after all was done. All is flushed by now.
+        os._exit(code)
+    sys.exit(code)
+
+
 def main() -> int:
     """Run the command that sys.argv asks for and return its exit code; never raise."""
     try:
@@ -282,4 +292,4 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

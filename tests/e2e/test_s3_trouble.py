@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import nullcontext
@@ -14,7 +18,7 @@ import pytest
 
 from shardtool.datadir.layout import find_layout
 from shardtool.datadir.server import Search
-from shardtool.errors import ShardtoolError
+from shardtool.errors import InterruptedByUserError, ShardtoolError
 from shardtool.snapshots.address import Address
 from shardtool.snapshots.remote.bucket import Bucket, Patience
 from shardtool.snapshots.remote.contents import list_bucket
@@ -386,3 +390,41 @@ def test_nobody_at_the_endpoint_is_one_line(here: S3World) -> None:
             attempt(here, "nobody")
     finally:
         os.environ["AWS_ENDPOINT_URL"] = here.proxy.url
+
+
+def test_a_signal_that_reaches_another_task_prints_nothing_of_its_own(
+    here: S3World, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def interrupted() -> None:
+        raise InterruptedByUserError("interrupted by SIGTERM")
+
+    async def work() -> None:
+        task = asyncio.ensure_future(interrupted())
+        await asyncio.sleep(10)
+        await task
+
+    with (
+        Bucket(Address(here.bucket, "signal")) as bucket,
+        pytest.raises(InterruptedByUserError),
+    ):
+        bucket.run(work())
+    gc.collect()  # a task says so when it goes that nobody has asked how it ended
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_a_run_that_used_the_bucket_ends_at_once_with_its_own_code(s3: S3World) -> None:
+    # obstore's threads may abort a process whose interpreter is being taken down.
+    words = ["snapshots", "--store", s3.url]
+    ends = "import atexit; atexit.register(print, 'taken down')"
+    program = f"{ends}; from shardtool.cli.app import program; program()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        env=s3.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "0 snapshots" in done.stdout
+    assert "taken down" not in done.stdout

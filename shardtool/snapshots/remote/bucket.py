@@ -83,6 +83,14 @@ class Object:
     changed_at: datetime
 
 
+def _runner() -> asyncio.Runner:
+    """Return what runs coroutines, and never prints on stderr by itself: whatever fails, a signal's
+    interruption of any task included, reaches the operator through the one who called."""
+    runner = asyncio.Runner()
+    runner.get_loop().set_exception_handler(lambda loop, context: None)
+    return runner
+
+
 class Bucket:
     """A store in a bucket, as a context manager. Keys are relative to the store's prefix."""
 
@@ -95,7 +103,7 @@ class Bucket:
         """
         self.address = address
         self._patience = patience
-        self._runner = asyncio.Runner()
+        self._runner = _runner()
         self._store = _store(address, find_settings(os.environ), patience)
 
     def __enter__(self) -> Bucket:
@@ -119,7 +127,7 @@ class Bucket:
             return self._runner.run(work)
         except BaseException as error:
             self._runner.close()
-            self._runner = asyncio.Runner()
+            self._runner = _runner()
             if type(error).__name__ == "PanicException":  # pyo3's: no Exception, and no name for it
                 raise ShardtoolError(
                     f"{self.address}: expected obstore to work, found a mistake in it; check the "
