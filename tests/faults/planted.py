@@ -63,6 +63,6 @@ def insist_that_it_is_found(fault: Fault, copy: Path) -> None:
     )
     told = done.stdout + done.stderr
     assert done.returncode == 1, f"{fault.test} did not find it:\n{told[-2000:]}"
-    reasons = re.findall(r"^E +(\w*(?:Error|Exception|Failed)\b.*)", told, re.MULTILINE)
+    reasons = re.findall(r"^E +(\w*(?:Error|Exception|Failed)\b.*|assert .*)", told, re.MULTILINE)
     assert reasons, told[-2000:]
-    assert reasons[-1].startswith(("AssertionError", "Failed")), reasons
+    assert reasons[-1].startswith(("AssertionError", "Failed", "assert ")), reasons
