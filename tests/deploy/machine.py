@@ -19,8 +19,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import REPOSITORY
 from tests.needs import lacking
 
@@ -152,7 +150,7 @@ def machine(
         systemd: it needs a tree of cgroups.
     """
     if os.geteuid() != 0:
-        pytest.skip("only root can make one")
+        lacking("root's rights, without which no machine can be made")
     for path in (node, *node.rglob("*")):
         os.chown(path, UID, UID, follow_symlinks=False)
     installed, work = tmp_path / "installed", tmp_path / "machine"

@@ -215,7 +215,7 @@ def test_a_snapshot_directory_that_is_full_of_damage_is_a_mail(tmp_path: Path, s
 # -- cron itself --
 
 _SENDMAIL = """#!/bin/sh
-cat > "$(mktemp /tmp/mail.XXXXXX)"
+cat > "/tmp/mail.$$"
 """
 
 

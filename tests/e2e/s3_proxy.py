@@ -151,8 +151,6 @@ class _Handler(BaseHTTPRequestHandler):
             content += b"x" * (8 << 20)
         return self._answer(status, answered, content, cut=trouble == "cut")
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _handle  # noqa: N815 - the library's names
-
     def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         with contextlib.closing(
             http.client.HTTPConnection(self.server.backend, timeout=30)
@@ -199,3 +197,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.connection.close()
         self.close_connection = True
+
+
+# The library looks for a method of such a name for each of HTTP.
+for _method in ("GET", "PUT", "POST", "DELETE", "HEAD"):
+    setattr(_Handler, f"do_{_method}", _Handler._handle)

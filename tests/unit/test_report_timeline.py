@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardtool.report.model import VERDICTS, OldShard, Range
+from shardtool.report.model import VERDICTS, OldShard, Range, Verdict
 from shardtool.report.timeline import Timeline, timeline_of
 from shardtool.report.view import view_of
 from tests.report_world import node, report, shard
@@ -19,10 +19,10 @@ def of(*shards: OldShard) -> Timeline:
     return timeline_of(made, view_of(made))
 
 
-def at(number: int, day: str, verdict: str = "proven", size: int = 1000) -> OldShard:
+def at(number: int, day: str, verdict: Verdict = "proven", size: int = 1000) -> OldShard:
     """Return a shard whose values begin at a day."""
     times = Range(f"{day}T00:00:00Z", f"{day}T00:00:01Z")
-    return shard(number, verdict, range=times, allocated_bytes=size)  # type: ignore[arg-type]
+    return shard(number, verdict, range=times, allocated_bytes=size)
 
 
 def test_a_row_is_a_verdict_and_the_height_is_the_size() -> None:
@@ -69,7 +69,7 @@ SHARDS = st.lists(st.tuples(DAYS, st.sampled_from(VERDICTS), st.integers(0, 1 <<
 
 
 @given(SHARDS)
-def test_no_two_marks_of_a_row_lie_on_each_other(found: list[tuple[str, str, int]]) -> None:
+def test_no_two_marks_of_a_row_lie_on_each_other(found: list[tuple[str, Verdict, int]]) -> None:
     line = of(*(at(n, day, verdict, size) for n, (day, verdict, size) in enumerate(found, 1)))
     assert sum(len(row.marks) for row in line.rows) == len(found)
     for row in line.rows:

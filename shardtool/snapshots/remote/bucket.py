@@ -312,21 +312,23 @@ class Bucket:
         top = self._path(below) if below else self.address.prefix
         cut = len(self.address.prefix) + 1 if self.address.prefix else 0
         after: str | None = None
-        stream = obstore.list(self._store, top or None, chunk_size=_LISTED_AT_ONCE)
+        stream: Any = None
         while True:
 
             async def more(after: str | None = after) -> Sequence[Any]:
                 nonlocal stream
-                try:
-                    return await anext(stream)
-                except StopAsyncIteration:
-                    return ()
-                except Exception:
-                    # The stream is broken: the next try begins behind what was seen.
-                    stream = obstore.list(
+                # One that breaks is not gone on with: the next try begins behind what was seen.
+                going, stream = stream, None
+                if going is None:
+                    going = obstore.list(
                         self._store, top or None, offset=after, chunk_size=_LISTED_AT_ONCE
                     )
-                    raise
+                try:  # anext's own default does not work with what obstore returns
+                    found: Sequence[Any] = await anext(going)
+                except StopAsyncIteration:
+                    return ()
+                stream = going
+                return found
 
             found = await self._tried("list it", more)
             for one in found:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from shardtool import __version__
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
-_KEYS = {
+_KEYS: Mapping[str, Literal["access_key_id", "secret_access_key", "session_token"]] = {
     "aws_access_key_id": "access_key_id",
     "aws_secret_access_key": "secret_access_key",
     "aws_session_token": "session_token",
@@ -134,7 +134,7 @@ def _credentials(
         _check_keys(keys, "the profile")
         for name, key in _KEYS.items():
             if name in keys:
-                config[key] = keys[name]  # type: ignore[literal-required]  # a key of _KEYS
+                config[key] = keys[name]
         return None
     if command := profile.get("credential_process"):
         return _Asked(command, _from_process(command))
