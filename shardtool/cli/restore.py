@@ -17,7 +17,7 @@ from shardtool.datadir.layout import Layout
 from shardtool.datadir.server import find_server
 from shardtool.disk.locks import exclusive
 from shardtool.errors import BusyError, ShardtoolError, UsageError
-from shardtool.snapshots import restore
+from shardtool.snapshots import restore, swap
 from shardtool.snapshots.address import Place
 from shardtool.snapshots.metadata import CONFIG, Metadata, created_at, origin_of
 from shardtool.snapshots.opened import open_place
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         pending = pending_restore(layout)
         if pending is None:
             return _restore_in_place(args, layout, locked, out, unfinished=None)
-        problem = restore.why_unfinishable(layout, pending)
+        problem = swap.why_unfinishable(layout, pending)
         if problem and args.id is not None:
             out.warn(f"warning: {problem}")
             return _restore_in_place(args, layout, locked, out, unfinished=pending)
@@ -105,13 +105,13 @@ def _finish(layout: Layout, pending: Pending, args: argparse.Namespace, out: Out
     if not confirmed(out, _with_doubt(question, doubt), yes=args.yes):
         return _declined(out)
     done = "the restore that was interrupted is finished, raft and wal are in place"
-    if restore.is_swapped(layout, pending):
+    if swap.is_swapped(layout, pending):
         done = (
             "the restore that was interrupted is finished: it was begun at "
             f"{created_at(pending.stamp)} and raft and wal were in place already; run restore "
             "again to put the snapshot there anew"
         )
-    aside = restore.finish(layout, pending)
+    aside = swap.finish(layout, pending)
     shown: dict[str, object] = {"id": pending.snapshot, "path": pending.path}
     moves = restore.moves_for(layout, pending.stamp)
     _tell(out, shown, moves, aside, warnings=doubt, finished=done)
@@ -147,12 +147,12 @@ def _restore_in_place(
         # Where there was no db, the lock is on what is about to be renamed away.
         with nullcontext() if locked == layout.db else exclusive(layout.db, purpose="directory"):
             warnings = restore.stage(directory, verified, moves, meter(out))
-            pending = restore.pending_of(verified.id, path, stamp, moves)
-            restore.begin(layout, pending, moves, lambda: _refuse_server(layout))
+            pending = swap.pending_of(verified.id, path, stamp, moves)
+            swap.begin(layout, pending, moves, lambda: _refuse_server(layout))
             _announce(moves, path, out)
-            aside = restore.finish(layout, pending)
+            aside = swap.finish(layout, pending)
     if unfinished is not None:
-        aside += restore.set_aside(restore.moves_for(layout, unfinished.stamp))
+        aside += swap.set_aside(restore.moves_for(layout, unfinished.stamp))
     _tell(
         out,
         verified_json(path, verified),

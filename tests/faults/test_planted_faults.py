@@ -185,7 +185,7 @@ FAULTS = (
     ),
     Fault(
         "the last rename of a restore is not synced",
-        "shardtool/snapshots/restore.py",
+        "shardtool/snapshots/swap.py",
         (
             (
                 "        os.rename(move.staged, move.place)\n"
