@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardtool.snapshots.metadata import age_order, new_id
-from shardtool.snapshots.retention import Rules, plan_forget
+from shardtool.snapshots.retention import Plan, Rules, plan_for_each, plan_forget
 
 NOW = 1_800_000_000
 DAY = 86_400
@@ -103,3 +103,33 @@ def test_a_good_snapshot_is_left_whenever_there_was_one(
     assert not plan.remove or good & set(kept)
     if last is not None:
         assert set(sorted(names, key=age_order)[-last:]) <= set(kept)
+
+
+def test_each_nodes_snapshots_are_counted_alone() -> None:
+    old, mine, oldest, other = ids(9, 1, 30, 20)
+    origins = {old: "a:/raft", other: "b:/raft", mine: "a:/raft", oldest: "b:/raft"}
+    plan = plan_for_each(origins, Rules(last=1), NOW, lambda name: True)
+    assert plan.remove == (oldest, old)
+    assert [name for name, _ in plan.keep] == [other, mine]
+    assert plan.good == mine
+
+
+def test_of_several_nodes_too_the_tenth_of_a_second_is_newer_than_the_second() -> None:
+    found = ids(*[1] * 12)
+    origins = {name: "a" if name in found[::2] else "b" for name in reversed(found)}
+    plan = plan_for_each(origins, Rules(last=4), NOW, lambda name: True)
+    assert plan.remove == tuple(found[:4])
+    assert [name for name, _ in plan.keep] == found[4:]
+    assert plan.good == found[-1]
+
+
+def test_a_node_without_a_good_snapshot_keeps_all_and_the_others_do_not_mind() -> None:
+    bad, worse, old, new = ids(9, 8, 7, 6)
+    origins = {bad: "a", worse: "a", old: "b", new: "b"}
+    plan = plan_for_each(origins, Rules(last=1), NOW, lambda name: origins[name] == "b")
+    assert (plan.remove, plan.good) == ((old,), new)
+    assert set(plan.damaged) == {bad, worse}
+
+
+def test_where_no_node_has_a_snapshot_there_is_nothing_to_plan() -> None:
+    assert plan_for_each({}, Rules(last=1), NOW, lambda name: True) == Plan((), ())

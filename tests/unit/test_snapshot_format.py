@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -145,6 +146,25 @@ def test_a_value_out_of_its_range_is_refused(fields: dict[str, Any]) -> None:
 def test_a_value_at_the_end_of_its_range_is_taken(fields: dict[str, Any]) -> None:
     found = json.loads(decoded(changed(**fields)).encoded())["entries"][-1]
     assert {key: found[key] for key in fields} == fields
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("schema", "shardtool/snapshot/2"), ("schema", None)),
+        *(("id", "20261324T175153Z"), ("id", "../20261124T175153Z"), ("id", "")),
+    ],
+)
+def test_another_schema_and_what_is_no_id_are_refused(field: str, value: object) -> None:
+    document = json.loads(metadata(FILE).encoded())
+    assert decoded(json.dumps(document).encode())
+    with pytest.raises(DamagedError, match=field):
+        decoded(json.dumps(document | {field: value}).encode())
+
+
+def test_a_snapshot_says_of_which_node_it_is() -> None:
+    assert replace(metadata(FILE), made_by={"host": "a"}).origin == "a:/r"
+    assert replace(metadata(FILE), sources={}).origin == "?:?"
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b"[" * 100_000, b"\xff", b"1e999"])

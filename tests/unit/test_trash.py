@@ -18,6 +18,7 @@ from shardtool.errors import ShardtoolError
 from shardtool.journal import History
 from shardtool.prune.trash import (
     Leftover,
+    all_leftovers,
     gone_unrecorded,
     leftovers,
     open_trash,
@@ -351,3 +352,12 @@ def test_it_is_told_whether_the_journal_has_the_rename(trash: Path) -> None:
     for records in ((meant,), (meant, renamed())):
         (left,) = leftovers(trash, History(records), proven)
         assert left.recorded == (len(records) == 2)
+
+
+def test_what_is_left_over_is_in_the_trash_or_gone_from_it(trash: Path, tmp_path: Path) -> None:
+    meant, layout = intent(trash), find_layout(str(tmp_path / "data"), None, {})
+    history = History((meant, renamed()))
+    assert all_leftovers(layout, history, proven) == leftovers(trash, history, proven)
+    (trash / NAME).rename(tmp_path / "elsewhere")
+    history = History((meant | {"trash_in": str(trash)}, renamed()))
+    assert all_leftovers(layout, history, proven) == (Leftover(NAME, "00007", "remove"),)
