@@ -6,13 +6,14 @@ VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 JOBS ?= auto
 
-.PHONY: help demo demo-cluster docs test test-all mutants check bench clean
+.PHONY: help demo demo-cluster docs test test-all planted mutants check bench clean
 
 help:
 	@echo "make demo   build a real data directory and take it through the main job"
 	@echo "make demo-cluster  the same for a cluster of three, by the Ansible playbook"
 	@echo "make test   run every test but the slow ones"
 	@echo "make test-all  run every test: each kill, each error, fuzzing, mutants"
+	@echo "make planted  plant faults in copies of the code, and insist that a test finds each"
 	@echo "make mutants  all mutants of what deletes, proves and restores: hours; goes on where it was"
 	@echo "make docs   write anew what the pages, man pages and completion take from the code"
 	@echo "make check  the quick gate: ruff, mypy --strict, unit tests"
@@ -46,12 +47,13 @@ check: $(VENV)/dev.stamp
 	$(BIN)/pytest -q -n $(JOBS) -m 'not slow' tests/unit
 
 test: $(VENV)/dev.stamp
-	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m 'not slow'
+	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m 'not slow and not planted'
 
-# SLOW=tests/e2e for a part of it
-SLOW ?= tests
 test-all: test
-	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m slow $(SLOW)
+	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m slow
+
+planted: $(VENV)/dev.stamp
+	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m planted
 
 docs: $(VENV)/dev.stamp
 	$(BIN)/python -m docs.generate

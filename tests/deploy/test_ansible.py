@@ -285,6 +285,7 @@ def alone(tmp_path: Path) -> Callable[..., Done]:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variables", "told"),
     [

@@ -125,6 +125,7 @@ def test_every_line_stands_back_behind_the_server(tmp_path: Path) -> None:
             assert re.search(r"nice -n 10 ionice -t -c (3|2 -n 7) shardtool ", part)
 
 
+@pytest.mark.slow
 def test_a_healthy_node_is_looked_after_without_a_word(tmp_path: Path, state: Path) -> None:
     node = migrated(tmp_path / "data")
     assert {name: mailed(name, node.path, state) for name in JOBS} == dict.fromkeys(JOBS, "")
@@ -135,6 +136,7 @@ def test_a_healthy_node_is_looked_after_without_a_word(tmp_path: Path, state: Pa
     assert {name: mailed(name, node.path, state) for name in JOBS} == dict.fromkeys(JOBS, "")
 
 
+@pytest.mark.slow
 def test_losses_are_one_short_mail_each_day_and_nothing_of_theirs_goes(
     tmp_path: Path, state: Path
 ) -> None:

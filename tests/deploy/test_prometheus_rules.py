@@ -59,6 +59,7 @@ def labels(expression: str) -> set[tuple[str, str]]:
     return set(re.findall(r'(\w+)="([^"]*)"', expression))
 
 
+@pytest.mark.slow
 def test_the_alerts_are_sound_and_do_what_their_tests_say(promtool: str) -> None:
     run(promtool, "check", "rules", RULES)
     run(promtool, "test", "rules", TESTS)

@@ -90,6 +90,7 @@ def test_only_migrate_and_rescue_have_a_network() -> None:
 # -- what they do --
 
 
+@pytest.mark.slow
 def test_on_a_fresh_node_each_does_its_work_in_silence(tmp_path: Path) -> None:
     node = migrated(tmp_path / "shared" / "data")
     with booted(tmp_path, node.path.parent, FILES) as made:
@@ -119,6 +120,7 @@ def _installed(name: str) -> str:
     return f"{UNITS}/{name.replace('@', '@shardtool-verify')}"
 
 
+@pytest.mark.slow
 def test_losses_are_a_mail_from_verify_and_from_prune(tmp_path: Path) -> None:
     node = migrated(tmp_path / "shared" / "data", lost=3)
     with booted(tmp_path, node.path.parent, FILES) as made:

@@ -13,6 +13,7 @@ from tests.deploy.test_systemd import FILES, mails, unit
 _WAY = "/run/shardtool"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "result", "said"),
     [("kill -9 $$$$", "signal", "status=9/KILL"), ("exec sleep 60", "timeout", "timed out")],

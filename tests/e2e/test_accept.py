@@ -86,6 +86,7 @@ def test_a_script_says_the_number(node: Node, shardtool: Run) -> None:
     assert found["because"] == "test data"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", ["0", "2", "4", "40", "-3"])
 def test_another_number_is_1_and_records_nothing(number: str, node: Node, shardtool: Run) -> None:
     assert "expected 3" in refused(shardtool, node, 1, "1", *WHY, f"--missing={number}")

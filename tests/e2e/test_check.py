@@ -426,6 +426,7 @@ def test_writes_that_08_has_not_drained_are_told(upgraded: Node, shardtool: Run)
         assert finding(check(shardtool, upgraded.path), "server-running")["level"] == "info"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("faults", "words"),
     [

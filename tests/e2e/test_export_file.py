@@ -100,6 +100,7 @@ def test_a_reader_that_has_gone_ends_it_quietly(shardtool: Run, tmp_path: Path) 
     assert (done.returncode, done.stdout, done.stderr) == (1, "# DML\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     node = Node(tmp_path / "data")

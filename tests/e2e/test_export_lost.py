@@ -57,6 +57,7 @@ def columns_of(cells: Counter[Cell]) -> Counter[str]:
 # -- what a real server left behind --
 
 
+@pytest.mark.slow
 def test_migrated_08_gives_its_440_values_and_those_are_what_rescue_sends(
     capture: Capture, shardtool: Run, listing: List, tmp_path: Path
 ) -> None:

@@ -174,6 +174,7 @@ def files(path: Path) -> str:
     return "\n".join(one.read_text() for one in own)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["spaces list", "spaces apply spaces.toml --database test --yes"])
 @pytest.mark.parametrize(
     ("by", "manner"),
@@ -224,6 +225,7 @@ def test_no_secret_is_in_what_a_migration_says_and_writes(
     no_secret(wrong.stdout, wrong.stderr, started.stdout, started.stderr, files(world.path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manner", [["-q"], ["--log-format=json", "-qq"]], ids=" ".join)
 @pytest.mark.parametrize("status", ["200 OK", "400 Bad Request"])
 def test_a_server_that_echoes_what_it_was_sent_gives_no_secret_away(
@@ -250,6 +252,7 @@ def test_a_server_that_echoes_what_it_was_sent_gives_no_secret_away(
     no_secret(files(proven.path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manner", MANNERS, ids=" ".join)
 @pytest.mark.parametrize(
     "words",

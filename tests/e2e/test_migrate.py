@@ -99,6 +99,7 @@ def records(node: Node) -> list[dict[str, Any]]:
 # -- to the end --
 
 
+@pytest.mark.slow
 def test_a_migration_is_started_followed_to_its_end_and_told(node: Node, migrate: Migrate) -> None:
     with started(node.path, *SLOW) as server:
         done = migrate(server.url, "--wait", "--pause", "100u")

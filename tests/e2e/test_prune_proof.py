@@ -206,6 +206,7 @@ def test_a_shard_whose_new_side_changes_after_verify_is_proven_again_and_stays(
     assert old_shards(node.path) == ["00001"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lose", LOSSES)
 def test_a_shard_whose_new_side_changes_after_verify_stays_without_a_new_proof_too(
     lose: Callable[[Node], None], node: Node, shardtool: Run

@@ -205,6 +205,7 @@ def test_hostile_names_are_escaped_on_the_screen(tmp_path: Path, shardtool: Run)
 # -- a cluster --
 
 
+@pytest.mark.slow
 def test_a_cluster_is_merged(files: list[Path], shardtool: Run) -> None:
     done = shardtool("report", *files, "--json")
     found = document(done)
@@ -338,6 +339,7 @@ def test_a_page_on_stdout_is_the_page_alone(proven: Node, shardtool: Run) -> Non
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["db", "db/shard_db", "raft", "wal", "db/.shardtool"])
 def test_no_page_is_written_among_influxdbs_own_files(
     place: str, proven: Node, shardtool: Run

@@ -27,6 +27,7 @@ Capture = Callable[[str], Path]
 # -- the capture --
 
 
+@pytest.mark.slow
 def test_migrated_08_gets_its_440_values_and_no_other_and_all_of_it_is_proven(
     shardtool: Run, capture: Capture
 ) -> None:
@@ -242,6 +243,7 @@ def test_points_that_are_refused_are_found_and_all_the_others_go_through(
     assert times == {(n, column, "no such luck") for n in (3, 7) for column in "vw"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("faults", [{"lost": 2}, {"errors": 2}, {"drops": 2}])
 def test_what_fails_on_the_way_is_sent_again(
     faults: dict[str, int], tmp_path: Path, shardtool: Run
@@ -449,6 +451,7 @@ def test_a_server_that_refuses_everything_ends_the_rescue_soon_and_tells_what_it
     assert found["left"]["refused"] == len(found["not_sent"]) >= 600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [503, 500])
 def test_a_server_that_fails_ends_the_rescue_and_its_own_words_are_told(
     status: int, tmp_path: Path, shardtool: Run

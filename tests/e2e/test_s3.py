@@ -59,6 +59,7 @@ def test_restore_puts_raft_and_wal_in_place(s3: S3World) -> None:
     assert found["snapshot"]["path"] == f"{s3.url}/{found['snapshot']['id']}"
 
 
+@pytest.mark.slow
 def test_the_latest_of_another_node_is_not_restored_without_its_id(s3: S3World) -> None:
     mine = s3.backed_up()
     other = make_node(s3.home / "other")
@@ -157,6 +158,7 @@ def test_a_damaged_object_is_found(s3: S3World) -> None:
     assert s3.is_clean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["missing", "longer", "extra"])
 def test_what_is_not_as_the_manifest_says_is_found(s3: S3World, what: str) -> None:
     name = s3.backed_up()
@@ -214,6 +216,7 @@ def test_forget_keeps_the_last_good_one(s3: S3World) -> None:
     assert {one["id"] for one in found["keep"]} == {first, second}
 
 
+@pytest.mark.slow
 def test_one_nodes_rules_remove_nothing_of_another_node(s3: S3World) -> None:
     other = make_node(s3.home / "other")
     mine = s3.backed_up()
@@ -250,6 +253,7 @@ def test_what_another_host_may_be_writing_is_left_alone(s3: S3World) -> None:
     assert set(before) <= set(s3.all_keys())
 
 
+@pytest.mark.slow
 def test_two_backups_within_a_second_get_two_ids(s3: S3World) -> None:
     other = make_node(s3.home / "other")
     jobs = [

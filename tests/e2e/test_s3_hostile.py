@@ -80,6 +80,7 @@ def endless_listing(world: S3World, name: str) -> Callable[[Request], bytes | No
     return answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["../../../../escaped", "/escaped", "raft/../../escaped"])
 def test_no_path_in_a_manifest_leads_out(s3: S3World, path: str) -> None:
     name = s3.backed_up()

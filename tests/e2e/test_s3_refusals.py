@@ -48,6 +48,7 @@ def test_a_bucket_that_is_not_there_is_one_line(s3: S3World) -> None:
     assert "found: no such bucket; create it" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trouble", "told"),
     [
@@ -80,6 +81,7 @@ def test_a_tls_endpoint_that_is_none_is_one_line(s3: S3World) -> None:
     assert "check AWS_ENDPOINT_URL" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_certificate_is_checked_and_may_be_of_a_private_authority(
     s3: S3World, s3_server: str
 ) -> None:
@@ -149,6 +151,7 @@ def test_full_room_for_staging_is_one_line(s3: S3World, mount: Mount) -> None:
     assert s3.all_keys() == []
 
 
+@pytest.mark.slow
 def test_what_may_not_be_deleted_is_told_and_is_not_said_to_be_gone(s3: S3World) -> None:
     old, new = s3.backed_up(), s3.backed_up()
 

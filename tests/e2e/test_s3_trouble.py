@@ -105,6 +105,7 @@ def check_one_that_fails(world: S3World, number: int, trouble: str) -> None:
     assert world.is_clean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2, 9, 16, 23])
 def test_a_request_whose_answer_is_lost_is_done_again(here: S3World, number: int) -> None:
     check_one_that_fails(here, number, "lose")
@@ -207,6 +208,7 @@ def test_a_byte_that_flips_on_the_way_back_is_found(s3: S3World) -> None:
     assert not (s3.home / "back").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("where", ["/log.1", "/shardtool.json", f"/{LAST}"])
 def test_an_interrupt_leaves_nothing(s3: S3World, number: signal.Signals, where: str) -> None:
@@ -320,6 +322,7 @@ def test_a_server_that_never_answers_is_told(here: S3World) -> None:
     assert time.monotonic() - begun < 20
 
 
+@pytest.mark.slow
 def test_forget_that_dies_leaves_no_half_that_looks_whole(s3: S3World) -> None:
     first, second = s3.backed_up(), s3.backed_up()
     deletes: list[int] = []
@@ -340,6 +343,7 @@ def test_forget_that_dies_leaves_no_half_that_looks_whole(s3: S3World) -> None:
     assert s3.ids() == [second]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("snapshots", "verify"), ("restore", "--to")])
 def test_an_interrupted_read_leaves_nothing(s3: S3World, words: tuple[str, ...]) -> None:
     s3.backed_up()

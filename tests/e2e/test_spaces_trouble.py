@@ -114,6 +114,7 @@ def test_a_server_that_ends_in_the_midst_is_told_once(spaces_world: Make) -> Non
 # -- other servers --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["list"], ["apply", "--like-0.7", "test", "--yes"]])
 @pytest.mark.parametrize(
     ("fault", "expected"),

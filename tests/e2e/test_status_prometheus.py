@@ -283,6 +283,7 @@ def test_what_killed_runs_left_goes_and_what_is_being_written_stays(
     assert left == {"shardtool.prom", *names[1:]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ['a"b', "a\\nb", "a\nb", '"} 1\nforged 1\n#', "\x1b[31m", b"\xff"])
 def test_a_hostile_directory_name_stays_in_its_label(
     name: str | bytes, tmp_path: Path, shardtool: Run, target: Path

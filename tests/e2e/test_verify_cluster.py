@@ -178,6 +178,7 @@ def test_a_receipt_of_answers_holds_for_a_day(world: World, shardtool: Run) -> N
         assert not verify(shardtool, world.node.path)["00002"]["from_receipt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [(), ("--no-verify",)])
 def test_what_others_answered_once_is_no_evidence_for_a_deletion_now(
     words: tuple[str, ...], world: World, shardtool: Run
@@ -265,6 +266,7 @@ def test_a_server_that_is_not_there_is_one_line(world: World, shardtool: Run) ->
         assert url in refused(shardtool, world.node, "--api", url)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "faults",
     [
@@ -312,6 +314,7 @@ def test_a_server_that_answers_no_query_leaves_no_proof(
     assert "00002" in kept_now
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_cut_in_its_middle_proves_nothing(world: World, shardtool: Run) -> None:
     with world.serve(Faults(only="/db/", cuts=1000)) as url:
         done = shardtool("--data", world.node.path, "verify", "--api", url, env=ENV)

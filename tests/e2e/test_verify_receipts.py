@@ -55,6 +55,7 @@ def test_again_reads_what_has_a_receipt(proven: Node, shardtool: Run) -> None:
     assert without(again, *volatile) == without(first, *volatile)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [

@@ -39,13 +39,17 @@ def plant(fault: Fault, copy: Path) -> None:
     for name in _COPIED:
         shutil.copytree(REPOSITORY / name, copy / name, ignore=ignored)
     shutil.copy(REPOSITORY / "pyproject.toml", copy)
-    file = copy / fault.file
-    text = file.read_text()
+    (copy / fault.file).write_text(mistaken(fault))
+
+
+def mistaken(fault: Fault) -> str:
+    """Return the file as it is with the mistake in it."""
+    text = (REPOSITORY / fault.file).read_text()
     for old, new in fault.edits:
         assert text.count(old) == 1, f"{fault.file}: expected this once, bring the row up: {old}"
         text = text.replace(old, new)
-    compile(text, str(file), "exec")
-    file.write_text(text)
+    compile(text, fault.file, "exec")
+    return text
 
 
 def insist_that_it_is_found(fault: Fault, copy: Path) -> None:

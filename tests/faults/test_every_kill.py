@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.usefixtures("strace"), pytest.mark.timeout(600)]
 
 # Those that begin with what was not synced are for power cuts: a kill loses no data.
 NAMES = [name for name in WORLDS if "not_synced" not in name and "after_a_kill" not in name]
-QUICK = ("marked", "left_whole", "backed_up", "forgotten", "restored_elsewhere")
+QUICK = ("marked", "left_whole", "backed_up")
 _PARTS = 4  # of the calls of a command: as many tests, which several processes share
 
 

@@ -209,6 +209,7 @@ def read_only(mount: Mount, place: Path) -> None:
         lacking("the right to make a mount read-only")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READING)
 def test_on_a_read_only_mount_a_command_that_reads_says_the_same(
     name: str, mount: Mount, shardtool: Run, tmp_path: Path
@@ -223,6 +224,7 @@ def test_on_a_read_only_mount_a_command_that_reads_says_the_same(
     assert answer(after.stdout) == answer(before.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALONE)
 def test_on_a_read_only_mount_a_step_fails_in_a_line(
     name: str, mount: Mount, shardtool: Run, tmp_path: Path
@@ -280,6 +282,7 @@ def as_nobody(step: Step, world: World, copy: World) -> Done:
         )
 
 
+@pytest.mark.slow
 @needs_root
 @pytest.mark.parametrize("name", [*READING, *ALONE])
 def test_on_anothers_files_a_command_reads_or_fails_in_a_line_and_changes_nothing(

@@ -208,6 +208,7 @@ def test_prune_leaves_a_shard_alone_that_holds(kind: str, node: Node, shardtool:
     assert (done.returncode, old_shards(node.path)) == (3, ["00001"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ODD)
 def test_a_removal_that_was_begun_ends_whatever_somebody_put_there(
     kind: str, node: Node, shardtool: Run, listing: List, tmp_path: Path

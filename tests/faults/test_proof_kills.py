@@ -160,6 +160,7 @@ def test_an_acceptance_is_recorded_whole_or_not_at_all(
     assert number > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ERRORS)
 def test_an_acceptance_that_cant_be_written_is_one_line_and_1(
     action: str, original: Path, shardtool: Run, tmp_path: Path

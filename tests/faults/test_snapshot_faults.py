@@ -116,6 +116,7 @@ def test_a_read_only_store_can_be_verified_and_restored_from(node: Path, tmp_pat
         assert state(node) == before
 
 
+@pytest.mark.slow
 @NEEDS_STRACE
 @pytest.mark.parametrize("number", range(1, RENAMES + 1))
 def test_a_kill_at_any_rename_of_a_restore_is_finished_by_the_next(
@@ -186,6 +187,7 @@ def killed_restore(node: Path, tmp_path: Path, number: int) -> None:
     shardtool("--data", node, "restore", "--yes", prefix=prefix)
 
 
+@pytest.mark.slow
 @NEEDS_STRACE
 @pytest.mark.parametrize("number", range(2, RENAMES + 1))
 @pytest.mark.parametrize("remade", [False, True])
@@ -264,6 +266,7 @@ def test_while_a_lost_restore_is_not_replaced_it_stays_pending(node: Path, tmp_p
     assert "shardtool restore finishes it" in shardtool("--data", node, "backup").stderr
 
 
+@pytest.mark.slow
 @NEEDS_STRACE
 @pytest.mark.parametrize(("already", "fails"), [(4, 1), (2, 1), (2, 2), (2, 3), (2, 4)])
 def test_a_restore_that_no_rename_can_finish_says_how_to_go_back(
@@ -303,6 +306,7 @@ def test_another_nodes_pending_restore_beside_this_one_is_left_alone(tmp_path: P
     assert document("--data", one, "restore", "--yes")["finished_earlier"]
 
 
+@pytest.mark.slow
 @NEEDS_STRACE
 @pytest.mark.parametrize("call", ["mkdirat", "symlinkat", "renameat", "fsync"])
 def test_a_killed_restore_elsewhere_is_redone_by_the_same_command(

@@ -250,6 +250,7 @@ def test_a_shard_that_a_real_process_holds_stays_and_the_others_go(
     assert str(pid) in " ".join(held["details"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -76,6 +76,7 @@ def many(piece: str, head: str = '{"MetaStore":[', tail: str = "0]}") -> bytes:
     return (head + piece * (60 * MIB // len(piece)) + tail).encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", ["{},", "[],", '{"":0},', '"ab",', "1e9,", "[[[0]]],"])
 def test_what_would_take_too_much_memory_is_not_taken_apart(piece: str) -> None:
     with pytest.raises(BrokenAnswerError, match="more than 512 MiB of memory"):
@@ -96,6 +97,7 @@ def test_a_configuration_of_many_columns_is_read() -> None:
     assert configuration_in(body)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", ["{},", '{"":0},'])
 @pytest.mark.parametrize("head", ["[", '{"MetaStore":['])
 def test_the_memory_that_a_hostile_configuration_takes_is_bounded(piece: str, head: str) -> None:

@@ -42,6 +42,7 @@ def drips(drip: Drip, only: str = "") -> Answer:
     return answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drip", DRIPS.values(), ids=DRIPS)
 @pytest.mark.parametrize("path", ["/ping", "/cluster/configuration", "/db"])
 def test_what_drips_ends_with_the_time_of_a_whole_exchange(drip: Drip, path: str) -> None:
@@ -63,6 +64,7 @@ def test_a_change_whose_answer_drips_is_lost(drip: Drip) -> None:
         api.start_migration("0s")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "up"), [(n, n in ("body", "chunks", "trailers")) for n in DRIPS])
 def test_whether_it_is_up_is_known_within_two_seconds_and_without_a_body(
     name: str, up: bool
@@ -73,6 +75,7 @@ def test_whether_it_is_up_is_known_within_two_seconds_and_without_a_body(
         assert time.monotonic() - began < 2.5
 
 
+@pytest.mark.slow
 def test_a_server_that_reads_nothing_ends_it_too() -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # its backlog takes connections
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}"

@@ -247,6 +247,7 @@ def test_a_flipped_bit_anywhere_in_a_table_gives_an_error_or_the_same(
     damaged_or_same(data, tables, name, scratch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["000003.log", "MANIFEST-000002", "CURRENT"])
 @settings(max_examples=40)
 @given(data=st.data())

@@ -35,6 +35,7 @@ def migrate(run: Run, home: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_each_server_migrates_into_the_shards_of_the_others(
     homes: list[Path], shardtool: Run
 ) -> None:

@@ -206,6 +206,7 @@ def test_a_split_space_is_looked_for_in_all_of_its_shards(replication: int, tmp_
     assert proven(node, 7).missing == done.lost == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most_open", [1, 2])
 def test_more_shards_than_may_be_open_at_a_time_are_opened_in_turn(
     most_open: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -260,6 +260,7 @@ CHANGES: tuple[Callable[[Path], None], ...] = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("side", ["old", "new"])
 def test_each_kind_of_change_on_either_side_ends_a_receipt(

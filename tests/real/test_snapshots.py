@@ -300,6 +300,7 @@ def test_a_changed_a_missing_and_an_extra_file_are_found(node: Path, snapshot: P
     assert problems["data/wal/log.1"].startswith("its SHA-256 is")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*TAG_FILES, TAG_MANIFEST])
 @pytest.mark.parametrize("harm", ["cut", "gone", "flipped"])
 def test_harm_to_any_of_a_snapshots_own_files_is_found(

@@ -116,6 +116,7 @@ def wide_window(count: int, each: int) -> Window:
     return Window(tuple(parts), b"\xff" * 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sequence", ["auto", "tag", "none"])
 def test_points_with_few_of_very_many_columns_cost_what_they_have(sequence: Sequences) -> None:
     window = wide_window(1000, 16)
