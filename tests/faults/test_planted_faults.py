@@ -137,7 +137,7 @@ FAULTS = (
     Fault(
         "what went right before a kill is never recorded",
         "shardtool/prune/trash.py",
-        (("return found + gone_unrecorded(trash, history, layout.old_shards)\n", "return found\n"),),
+        ((" + gone_unrecorded(trash, history, layout.old_shards)\n", "\n"),),
         kill("marked", 0),
     ),
     Fault(
