@@ -216,12 +216,17 @@ def _leftover(
     if intent is None or (not is_lifted and tree.inode != intent.get("inode")):
         shard = ""
     else:
-        intended = (intent.get("fingerprint"), intent.get("changes"))
-        is_whole = not is_lifted and (tree.fingerprint, tree.changes) == intended
+        # Of a shard that was moved here for good, a change of owner or a link to a file of it is no
+        # reason to ask no more: while nothing of it is gone, it goes only if its proof holds.
+        is_whole = not is_lifted and tree.fingerprint == intent.get("fingerprint")
+        is_same = is_whole and tree.changes == intent.get("changes")
+        has_all = not is_lifted and tree.files >= _number(intent.get("files"))
         if is_whole and not still_proven(intent):
             action = "put-back"
-        elif base in begun or (is_whole and lock.state is Lock.FREE):
+        elif base in begun and not is_whole and has_all and not still_proven(intent):
+            action = "leave"  # whole and changed, or ruins and something else: not ours to say
+        elif base in begun or (is_same and lock.state is Lock.FREE):
             action = "remove"
-        elif not is_lifted and tree.files >= _number(intent.get("files")):
+        elif has_all:
             action = "put-back"
     return Leftover(name, shard, action, tree.files, tree.reclaimable_bytes, recorded=base in begun)

@@ -107,20 +107,32 @@ def test_a_good_snapshot_is_left_whenever_there_was_one(
 
 def test_each_nodes_snapshots_are_counted_alone() -> None:
     old, mine, oldest, other = ids(9, 1, 30, 20)
-    origins = {old: "a:/raft", other: "b:/raft", mine: "a:/raft", oldest: "b:/raft"}
+    older, alone = ids(40, 2)
+    origins = {
+        old: "a:/raft",
+        other: "b:/raft",
+        mine: "a:/raft",
+        oldest: "b:/raft",
+        older: "b:/raft",
+        alone: "c:/raft",
+    }
     plan = plan_for_each(origins, Rules(last=1), NOW, lambda name: True)
-    assert plan.remove == (oldest, old)
-    assert [name for name, _ in plan.keep] == [other, mine]
+    assert plan.remove == (older, oldest, old)
+    assert [name for name, _ in plan.keep] == [other, alone, mine]
     assert plan.good == mine
 
 
 def test_of_several_nodes_too_the_tenth_of_a_second_is_newer_than_the_second() -> None:
-    found = ids(*[1] * 12)
+    found = ids(*[1] * 22)
     origins = {name: "a" if name in found[::2] else "b" for name in reversed(found)}
-    plan = plan_for_each(origins, Rules(last=4), NOW, lambda name: True)
-    assert plan.remove == tuple(found[:4])
-    assert [name for name, _ in plan.keep] == found[4:]
-    assert plan.good == found[-1]
+    assert found != sorted(found)
+    plan = plan_for_each(origins, Rules(last=1), NOW, lambda name: True)
+    assert plan.remove == tuple(found[:-2])
+    assert [name for name, _ in plan.keep] == found[-2:]
+    origins = {found[7]: "a", found[8]: "a", found[6]: "b", found[9]: "b"}
+    plan = plan_for_each(origins, Rules(last=1), NOW, lambda name: True)
+    assert [name for name, _ in plan.keep] == [found[8], found[9]]
+    assert plan.good == found[9] != max(found[8:10])
 
 
 def test_a_node_without_a_good_snapshot_keeps_all_and_the_others_do_not_mind() -> None:

@@ -47,6 +47,7 @@ def intent(trash: Path, /, **changed: Any) -> dict[str, Any]:
     tree = measure(descriptor, fingerprint=True)
     os.close(descriptor)
     record = {"event": "intent", "shard": "00007", "trash": NAME, "inode": tree.inode}
+    record["files"] = tree.files
     return {**record, "fingerprint": tree.fingerprint, "changes": tree.changes, **changed}
 
 
@@ -120,6 +121,12 @@ def test_another_directory_under_the_same_name_is_left_alone(trash: Path) -> Non
 @pytest.mark.parametrize("inode", [None, "7", [], {}])
 def test_an_intent_that_was_tampered_with_is_no_leave_to_remove(inode: Any, trash: Path) -> None:
     assert actions(trash, intent(trash, inode=inode), renamed()) == {NAME: "leave"}
+
+
+@pytest.mark.parametrize("files", [None, "7", [], {}])
+def test_a_number_of_files_that_was_tampered_with_lets_nothing_go(files: Any, trash: Path) -> None:
+    (trash / NAME / "CURRENT").write_text("MANIFEST-000009\n")
+    assert actions(trash, intent(trash, files=files) | {"changes": 0}) == {NAME: "put-back"}
 
 
 def test_the_intent_of_another_run_is_none_for_this(trash: Path) -> None:
@@ -291,6 +298,34 @@ def test_a_whole_shard_whose_proof_holds_no_more_goes_back(
     history = History((intent(trash, evidence="proof"), *records))
     (left,) = leftovers(trash, history, lambda intent: intent["evidence"] != "proof")
     assert left.action == "put-back"
+
+
+@pytest.mark.parametrize("change", ["mode-and-back", "linked"])
+def test_a_whole_shard_whose_times_alone_have_changed_goes_only_if_its_proof_holds(
+    change: str, trash: Path, tmp_path: Path
+) -> None:
+    history = History((intent(trash, evidence="proof"), renamed()))
+    current = trash / NAME / "CURRENT"
+    if change == "linked":
+        (tmp_path / "link").hardlink_to(current)
+        (tmp_path / "link").unlink()
+    else:
+        mode = current.stat().st_mode
+        current.chmod(0o600 if mode & 0o777 != 0o600 else 0o644)
+        current.chmod(mode)
+    (held,) = leftovers(trash, history, proven)
+    (lost,) = leftovers(trash, history, lambda intent: False)
+    assert (held.action, lost.action) == ("remove", "put-back")
+
+
+def test_what_nobody_can_tell_from_a_whole_shard_is_left_where_its_proof_holds_no_more(
+    trash: Path,
+) -> None:
+    history = History((intent(trash), renamed()))
+    (trash / NAME / "CURRENT").write_text("MANIFEST-000009\n")
+    (held,) = leftovers(trash, history, proven)
+    (lost,) = leftovers(trash, history, lambda intent: False)
+    assert (held.action, lost.action) == ("remove", "leave")
 
 
 def test_ruins_are_finished_whatever_became_of_their_proof(trash: Path) -> None:
