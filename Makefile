@@ -12,7 +12,7 @@ help:
 	@echo "make demo   build a real data directory and take it through the main job"
 	@echo "make demo-cluster  the same for a cluster of three, by the Ansible playbook"
 	@echo "make test   run every test but the slow ones"
-	@echo "make test-all  run every test: each kill, each error, fuzzing, mutants"
+	@echo "make test-all  run the slow ones too: each kill, each error, fuzzing, mutants"
 	@echo "make planted  plant faults in copies of the code, and insist that a test finds each"
 	@echo "make mutants  all mutants of what deletes, proves and restores: hours; goes on where it was"
 	@echo "make docs   write anew what the pages, man pages and completion take from the code"

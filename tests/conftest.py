@@ -249,19 +249,19 @@ def public_path() -> Iterator[Path]:
 
 @pytest.fixture
 def mount() -> Iterator[Mount]:
-    """Mount a tmpfs, or bind `source`, at a target; return the target. Skips where it may not."""
+    """Mount a tmpfs, or bind `source`, at a target; return the target; see lacking."""
     mounted: list[Path] = []
 
     def mount_at(target: Path, *, source: Path | None = None, size: str = "64m") -> Path:
         if os.geteuid() != 0:
-            pytest.skip("only root may mount")
+            lacking("root's right to mount")
         tmpfs = ["-t", "tmpfs", "-o", f"size={size}", "none"]
         words = tmpfs if source is None else ["--bind", str(source)]
         done = subprocess.run(
             ["mount", *words, str(target)], capture_output=True, text=True, check=False
         )
         if done.returncode:
-            pytest.skip(f"mounting is not permitted here: {done.stderr.strip()}")
+            lacking(f"mounts: {done.stderr.strip()}")
         mounted.append(target)
         return target
 

@@ -66,11 +66,19 @@ def find_server(layout: Layout) -> Search:
 
     Any process but this one that has a file of the node open counts, and any that holds the
     lock of a shard. One that is InfluxDB by name, and whose files we may not see, may be this
-    node's: it counts too. Nothing is locked or changed.
+    node's: it counts too. Who has shardtool's own files open is another shardtool, and none.
+    Nothing is locked or changed.
     """
     holders = find_holders(layout.places)
-    if holders.files:
-        first = holders.files[0]
+    own = os.path.realpath(layout.own)
+    # A server may have a shard open that has come to the trash.
+    others = [
+        file
+        for file in holders.files
+        if not f"{file.path}/".startswith(f"{own}/") or file.path.startswith(f"{own}/trash/")
+    ]
+    if others:
+        first = others[0]
         return Search(Server(first.pid, first.process, f"has {first.path} open"), holders.unseen)
     for shards in (layout.old_shards, layout.new_shards):
         locked = _locked_shard(shards)

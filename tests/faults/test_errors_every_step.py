@@ -57,6 +57,8 @@ def failed_clearly(done: Done) -> str:
 
 def is_told(fault: Fault, done: Done, whole: Done) -> bool:
     """Say whether an answer that is not the whole one says so itself."""
+    if done.returncode == 0:
+        return False  # all is well, it says, and has not seen all (law 9)
     added = set(done.stdout.splitlines()) - set(whole.stdout.splitlines())
     reason = os.strerror(getattr(errno, fault.errno))
     words = (reason, "unknown", "unreadable")
@@ -120,9 +122,9 @@ def test_a_step_that_fails_anywhere_loses_nothing_and_a_rerun_ends_as_any_run(
         untouched = everything(world)
         with step.ready(world) as words:
             done = fail(words, fault, world, env=environment(world))
+            wrong = after(step, done, words, wanted, world, shardtool)
             # Where nothing has changed a rerun is the undisturbed run again.
             is_fresh = everything(world) == untouched
-            wrong = after(step, done, wanted, world, shardtool)
             if not is_fresh and not wrong and done.returncode != step.code:
                 wrong = of_rerun(step, done, words, wanted, world, shardtool)
         if wrong:
@@ -148,13 +150,16 @@ def test_a_call_that_a_signal_interrupts_is_simply_made_again(
         assert step.ended(world, shardtool) == wanted, fault
 
 
-def after(step: Step, done: Done, wanted: object, world: Path, run: Run) -> str:
+def after(step: Step, done: Done, words: Words, wanted: object, world: Path, run: Run) -> str:
     """Return what is wrong after a run with a fault, or nothing."""
     if done.returncode != step.code:
         return failed_clearly(done)
-    if NO_RECEIPT not in done.stderr and step.ended(world, run) != wanted:
+    if step.ended(world, run) == wanted:
+        return ""
+    if NO_RECEIPT not in done.stderr:
         return f"exit code {done.returncode}, but not all is done"
-    return ""
+    again = of_rerun(step, done, words, wanted, world, run)
+    return f"without a receipt, and {again}" if again else ""
 
 
 def of_rerun(step: Step, done: Done, words: Words, wanted: object, world: Path, run: Run) -> str:

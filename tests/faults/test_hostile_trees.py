@@ -11,6 +11,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -380,18 +381,24 @@ def test_a_million_files_are_counted_and_deleted_in_bounded_memory(
     assert in_trash(data) == []
 
 
+# A process of its own between: ru_maxrss begins with what the one has that starts a process.
+_MEASURED = """
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
+sys.exit(done.returncode)
+"""
+
+
 def measured(data: Path, *words: str) -> tuple[str, int]:
     """Run a command; return what it said, and the most memory that one of its processes had."""
-    with subprocess.Popen(
-        [*COMMAND, "--data", str(data), *words],
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURED, *COMMAND, "--data", str(data), *words],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        capture_output=True,
         text=True,
-    ) as process:
-        assert process.stdout is not None
-        said = process.stdout.read()
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    return said, used.ru_maxrss << 10
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, int(done.stderr.splitlines()[-1]) << 10

@@ -389,6 +389,36 @@ def test_a_server_that_could_not_be_ruled_out_is_told(
     assert '"unseen_processes": 3' in (made.path / "shardtool.json").read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "is_server"),
+    [
+        ("journal", False),
+        ("proofs/00001.json", False),
+        ("trash/00001.20261124T175153Z-4711/000005.ldb", True),
+    ],
+)
+def test_who_has_shardtools_own_files_open_is_no_server_but_for_a_shard_in_the_trash(
+    name: str, is_server: bool, node: Path
+) -> None:
+    layout = find_layout(str(node), None, {})
+    path = layout.own / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    with subprocess.Popen(
+        [sys.executable, "-c", "import sys; f = open(sys.argv[1]); print(); input()", path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        look = "from shardtool.datadir import layout, server; import sys; "
+        look += "found = server.find_server(layout.find_layout(sys.argv[1], None, {})); "
+        look += "print(found.server is not None)"
+        said = subprocess.check_output([sys.executable, "-c", look, node], text=True)
+        holder.communicate(b"\n")
+    assert said.split() == [str(is_server)]
+
+
 def test_the_commands_that_are_printed_can_be_pasted(node: Path, tmp_path: Path) -> None:
     store = tmp_path / "a $HOME b"
     text = shardtool("--data", node, "backup", "--to", store).stdout
