@@ -235,7 +235,7 @@ FAULTS = (
             ("tree.is_same_as(found.tree):\n", "tree:\n"),
             ("tree.is_same_as(found):\n", "tree:\n"),
         ),
-        "tests/real/test_prune_execute.py",
+        "tests/real/prune/test_prune_changes.py",
     ),
     Fault(
         "the new shards' fingerprint is not looked at before an old one goes",
@@ -252,7 +252,7 @@ FAULTS = (
                 "True",
             ),
         ),
-        "tests/real/test_receipts.py::test_each_kind_of_change_on_either_side_ends_a_receipt",
+        "tests/real/receipts/test_receipts_hold.py::test_each_kind_of_change_on_either_side_ends_a_receipt",
     ),
     Fault(
         "the marker goes before the shard has left its place",
