@@ -1,11 +1,9 @@
-"""Shards of every engine read through links: all of their pairs, or an error that says where."""
+"""What is damaged is an error, in no engine less than all."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
-import shutil
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,34 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures import Node, Row, leveldb, read
-from fixtures.encode import Pair
-from fixtures.engines import Engine, Storage
 from shardtool.influxdb import engines
 from shardtool.influxdb.engines import EngineError, open_shard
-from tests.conftest import Listing
 from tests.needs import needs_plyvel
-
-KINDS: tuple[tuple[Engine, Storage], ...] = (
-    ("leveldb", "log"),
-    ("leveldb", "tables"),
-    ("hyperleveldb", "tables"),
-    ("rocksdb", "log"),
-    ("lmdb", "log"),
-)
-MIB = 1 << 20
-OF_2014 = "58dd95fc1608da7d8e9ef4418a8f7a8c003f12accebda4608bd29513be944aa4"
-
-
-def all_pairs(
-    shard: Path, engine: str, scratch: Path, *, start: bytes = b"", count: int = 500
-) -> list[Pair]:
-    """Read a shard from `start` to its end, `count` pairs at a time."""
-    found: list[Pair] = []
-    with open_shard(shard, engine, scratch) as reader:
-        stream = reader.pairs(start)
-        while block := stream.take(count):
-            found += block
-    return found
+from tests.real.engines.world import KINDS, MIB, all_pairs, same_or_refused
 
 
 def refusal(shard: Path, engine: str, scratch: Path) -> str:
@@ -52,153 +26,6 @@ def refusal(shard: Path, engine: str, scratch: Path) -> str:
     assert str(shard) in str(caught.value)
     assert str(scratch) not in str(caught.value)
     return str(caught.value)
-
-
-def same_or_refused(shard: Path, engine: str, scratch: Path, expected: list[Pair]) -> None:
-    """Insist that a damaged shard gives what it held, or an error: never something else."""
-    try:
-        found = all_pairs(shard, engine, scratch)
-    except EngineError as error:
-        assert str(shard) in str(error)
-    else:
-        assert found == expected
-
-
-@pytest.fixture(scope="module")
-def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("links")
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
-    """Make a new shard of each kind; tests that damage one take a copy."""
-    node = Node(tmp_path_factory.mktemp("node") / "data", version="0.8", lmdb_map_size=MIB)
-    return {
-        (engine, storage): node.new_shard(number, engine, points=900, storage=storage)
-        for number, (engine, storage) in enumerate(KINDS, 1)
-    }
-
-
-@pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make an old shard with one table of many blocks."""
-    node = Node(tmp_path_factory.mktemp("node") / "data")
-    return node.old_shard(1, points=6000, storage="tables")
-
-
-@pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make an old shard that is a log of several blocks."""
-    return Node(tmp_path_factory.mktemp("node") / "data").old_shard(1, points=600)
-
-
-@pytest.fixture
-def copied(tmp_path: Path) -> Callable[[Path], Path]:
-    return lambda shard: Path(shutil.copytree(shard, tmp_path / shard.name))
-
-
-# -- what is there --
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_engine_gives_exactly_what_is_in_the_shard(
-    kind: tuple[str, str], sound: dict[tuple[str, str], Path], scratch: Path
-) -> None:
-    assert all_pairs(sound[kind], kind[0], scratch) == list(read.pairs(sound[kind]))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_any_start_and_any_block_size_give_the_rest_from_there(
-    kind: tuple[str, str], sound: dict[tuple[str, str], Path], scratch: Path
-) -> None:
-    expected = list(read.pairs(sound[kind]))
-    chance = random.Random(7)
-    starts = [key for key, _ in chance.sample(expected, 6)]
-    starts += [key + b"\0" for key in starts[:2]] + [key[:11] for key in starts[:2]]
-    starts += [b"", b"\0", b"\xff" * 24, b"\xff" * 25, b"\xff" * 40]
-    for start in starts:
-        rest = [pair for pair in expected if pair[0] >= start]
-        for count in (1, 7, len(rest), 100_000):
-            if count == 1 and len(rest) > 1000:
-                continue
-            if count:
-                found = all_pairs(sound[kind], kind[0], scratch, start=start, count=count)
-                assert found == rest
-
-
-@pytest.mark.parametrize(
-    ("name", "engine"),
-    [
-        ("ldb112-sst-64k-bloom", "leveldb"),
-        ("ldb115-log", "leveldb"),
-        ("hyper-mixed", "hyperleveldb"),
-        ("rocks-mixed-64k-bloom", "rocksdb"),
-    ],
-)
-def test_what_the_engines_of_2014_wrote_is_read_to_the_byte(
-    name: str, engine: str, capture: Callable[[str], Path], scratch: Path
-) -> None:
-    digest = hashlib.sha256()
-    for key, value in all_pairs(capture("shards-2014") / name, engine, scratch):
-        digest.update(struct.pack(">I", len(key)) + key + struct.pack(">I", len(value)) + value)
-    assert digest.hexdigest() == OF_2014
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_reading_leaves_the_shard_as_it_was(
-    kind: tuple[str, str],
-    sound: dict[tuple[str, str], Path],
-    scratch: Path,
-    listing: Callable[[Path], Listing],
-) -> None:
-    shard = sound[kind]
-
-    def state() -> tuple[Listing, dict[str, int]]:
-        return listing(shard), {path.name: path.stat().st_nlink for path in shard.iterdir()}
-
-    before = state()
-    all_pairs(shard, kind[0], scratch)
-    assert state() == before
-    assert list(scratch.iterdir()) == []
-
-
-def test_a_shard_that_is_renamed_is_read_on_to_its_end(
-    tables: Path, copied: Callable[[Path], Path], scratch: Path
-) -> None:
-    shard = copied(tables)
-    expected = list(read.pairs(shard))
-    with open_shard(shard, "leveldb", scratch) as reader:
-        stream = reader.pairs(b"")
-        found = stream.take(10)
-        shard.rename(shard.with_name("elsewhere"))
-        Path(shard).mkdir()  # something else has its name now
-        while block := stream.take(1000):
-            found += block
-    assert found == expected
-
-
-@needs_plyvel
-def test_many_tables_are_read_under_a_low_limit_of_open_files(
-    tmp_path: Path, scratch: Path, file_limit: Callable[[int], None]
-) -> None:
-    import plyvel
-
-    shard = tmp_path / "00001"
-    expected = []
-    for number in range(90):
-        # Each opening turns the log before it into a table, and none of these overlap.
-        database = plyvel.DB(str(shard), create_if_missing=True)
-        pair = (struct.pack(">QQQ", 1, number, 1), b"\x28\x01")
-        database.put(*pair)
-        expected.append(pair)
-        database.close()
-    # More tables than a process may have open files: they are opened as they are needed, or
-    # it is said that they could not be.
-    file_limit(64)
-    same_or_refused(shard, "leveldb", scratch, expected)
-
-
-# -- what is damaged --
 
 
 @needs_plyvel
@@ -511,9 +338,6 @@ def test_an_engine_that_ends_too_early_without_a_word_is_an_error(
     expected = list(read.pairs(log))
     monkeypatch.setattr(engines._Rocks, "items", lambda self, start: iter(expected[:100]))
     assert expected[99][0].hex() in refusal(log, "leveldb", scratch)
-
-
-# -- what RocksDB would read and LevelDB would not --
 
 
 @pytest.mark.parametrize("entry", [b"\x07\x18%b", b"\x0f\x18%b\x19%b\0", b"\x04\0\x18%b"])
