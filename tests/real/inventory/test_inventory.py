@@ -1,12 +1,10 @@
-"""What is in a data directory, from real directories, and that looking changes nothing."""
+"""The inventory of what real servers left, and what comes back."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-from collections.abc import Callable, Iterator
-from datetime import timedelta
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,44 +13,13 @@ import pytest
 from fixtures import MARKED_AT, Node
 from fixtures.engines import Engine
 from shardtool.datadir import inventory as inventory_module
-from shardtool.datadir.inventory import Inventory, OldShard, scan_old_shard, take_inventory
+from shardtool.datadir.inventory import take_inventory
 from shardtool.datadir.layout import find_layout
 from shardtool.datadir.marker import Marker, read_marker
-from shardtool.datadir.verdict import Judged, judge, judge_all, reclaimable_together
+from shardtool.datadir.verdict import Judged, reclaimable_together
 from shardtool.disk.durable import READ_DIRECTORY
-from tests.conftest import Hold, Listing, Mount, Unprivileged
-
-
-def inventory(data: Path) -> Inventory:
-    """Take the inventory of a data directory."""
-    return take_inventory(find_layout(str(data), None, {}), fingerprints=True)
-
-
-def verdicts(data: Path) -> dict[str, str]:
-    """Return the verdict over each entry of shard_db."""
-    return {j.shard.name: j.verdict for j in judge_all(inventory(data))}
-
-
-def scan(shard: Path) -> OldShard:
-    """Scan one shard."""
-    found = scan_old_shard(shard.parent, shard.name, fingerprint=True)
-    assert found is not None
-    return found
-
-
-def judged(shard: Path) -> tuple[str, list[str]]:
-    """Judge one shard: verdict and reasons' words."""
-    found = judge(scan(shard))
-    return found.verdict, [reason.word for reason in found.reasons]
-
-
-@pytest.fixture
-def shard(tmp_path: Path) -> Path:
-    """Make a sound old shard that is marked."""
-    return Node(tmp_path / "data").old_shard(7, points=2, marked_at=MARKED_AT)
-
-
-# -- what real servers left --
+from tests.conftest import Listing, Unprivileged
+from tests.real.inventory.world import inventory, judged, scan, verdicts
 
 
 @pytest.mark.parametrize(
@@ -179,8 +146,6 @@ def test_many_shards_scanned_in_children_are_the_same_as_one_by_one(
     assert [shard.name for shard in many] == [f"{n:05}" for n in range(1, 21)]
 
 
-# -- the marker --
-
 _CASES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a directory": (lambda path: path.mkdir(), "marker-not-a-file"),
     "a link to a right one": (
@@ -285,229 +250,6 @@ def test_a_marker_from_the_future_cannot_tell_what_was_written_after_it(shard: P
     os.utime(shard / "MIGRATED", (4_102_444_800, 4_102_444_800))
     (shard / "000009.ldb").write_bytes(b"values")
     assert judged(shard)[0] == "suspect"
-
-
-# -- what is no shard --
-
-
-def test_a_symlinked_shard_is_not_followed(shard: Path, tmp_path: Path) -> None:
-    shard.rename(tmp_path / "elsewhere")
-    shard.symlink_to(tmp_path / "elsewhere")
-    assert judged(shard) == ("suspect", ["symlink"])
-    assert scan(shard).tree.apparent_bytes == 0
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        Path.touch,
-        os.mkfifo,
-        lambda path: path.symlink_to("nowhere"),
-    ],
-    ids=["file", "fifo", "dangling-link"],
-)
-def test_what_is_no_directory_is_no_shard(make: Callable[[Path], None], shard: Path) -> None:
-    make(shard.parent / "00008")
-    assert judged(shard.parent / "00008")[0] == "suspect"
-
-
-def test_an_empty_directory_is_no_shard(shard: Path) -> None:
-    (shard.parent / "00008").mkdir()
-    assert judged(shard.parent / "00008") == ("suspect", ["not-a-shard", "no-marker"])
-
-
-def test_the_ruins_of_a_shard_are_no_shard(shard: Path) -> None:
-    (shard / "CURRENT").unlink()
-    assert judged(shard) == ("suspect", ["not-a-shard"])
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "notes.txt",
-        ".hidden",
-        "000005.ldb.bak",
-        "x.ldb",
-        "\udcff",
-        "\x1b[2J",
-        "a\nb",
-        "x" * 255,
-    ],
-)
-def test_somebody_elses_file_in_a_shard_is_a_reason_to_keep_it(name: str, shard: Path) -> None:
-    (shard / name).touch()
-    assert judged(shard) == ("suspect", ["foreign-files"])
-
-
-def test_a_directory_in_a_shard_is_a_reason_to_keep_it(shard: Path) -> None:
-    (shard / "000005.ldb").mkdir()
-    assert judged(shard) == ("suspect", ["foreign-files"])
-
-
-def test_hostile_entries_hide_no_shard(shard: Path) -> None:
-    db = shard.parent
-    os.mkfifo(db / "fifo")
-    for name in ("\x1b[2J", "a\nb", "\udcff", "x" * 255, "lost+found", "7"):
-        (db / name).mkdir()
-    (db / "loop").symlink_to("loop")
-    found = verdicts(db.parents[1])
-    assert found.pop("00007") == "marked"
-    assert len(found) == 8
-    assert set(found.values()) == {"suspect"}
-
-
-@pytest.mark.parametrize("what", ["tmpfs", "bind"])
-def test_a_mount_at_a_shard_is_suspect(
-    what: str, shard: Path, tmp_path: Path, mount: Mount
-) -> None:
-    copy = shutil.copytree(shard, tmp_path / "copy")
-    mount(shard, source=copy if what == "bind" else None)
-    (found,) = judge_all(inventory(shard.parents[2]))
-    assert (found.verdict, found.reasons[0].word) == ("suspect", "mount-point")
-
-
-def test_a_file_mounted_in_a_shard_is_suspect(shard: Path, tmp_path: Path, mount: Mount) -> None:
-    (tmp_path / "file").write_bytes(b"x")
-    mount(shard / "CURRENT", source=tmp_path / "file")
-    assert verdicts(shard.parents[2]) == {"00007": "suspect"}
-
-
-def test_a_shard_without_rights_is_unreadable_and_hides_no_other(
-    public_path: Path, unprivileged: Unprivileged
-) -> None:
-    node = Node(public_path / "data")
-    for number in (7, 8):
-        node.old_shard(number, points=2)
-    for path in (node.path, node.db, node.shard_db):
-        path.chmod(0o755)
-    (node.shard_db / "00007").chmod(0o000)
-    found = unprivileged(lambda: verdicts(node.path))
-    assert found == {"00007": "unreadable", "00008": "unmigrated"}
-
-
-def test_a_shard_of_which_one_file_cannot_be_looked_at_is_unreadable(
-    shard: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = os.stat
-
-    def fail(path: Any, **settings: Any) -> os.stat_result:
-        if path == "CURRENT":
-            raise OSError(5, "Input/output error")
-        return real(path, **settings)
-
-    monkeypatch.setattr(os, "stat", fail)
-    assert judged(shard)[0] == "unreadable"
-
-
-# -- while others are at work --
-
-
-def test_a_shard_that_vanished_is_none(shard: Path) -> None:
-    assert scan_old_shard(shard.parent, "00099", fingerprint=False) is None
-
-
-def test_a_shard_that_vanishes_during_the_scan_is_no_error(
-    shard: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    listdir = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda path: [*listdir(path), "00099"])
-    assert verdicts(shard.parents[2]) == {"00007": "marked"}
-
-
-def test_a_shard_that_becomes_a_link_during_the_scan_is_not_followed(
-    shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = os.open
-
-    def swap_first(path: Any, *args: Any, **settings: Any) -> int:
-        if path == shard and not shard.is_symlink():
-            shard.symlink_to(shard.rename(tmp_path / "elsewhere"))
-        return real(path, *args, **settings)
-
-    monkeypatch.setattr(os, "open", swap_first)
-    assert judged(shard)[0] == "unreadable"
-    assert scan(shard).tree.apparent_bytes == 0
-
-
-def test_a_scan_during_a_storm_of_changes_never_fails(tmp_path: Path) -> None:
-    shard = Node(tmp_path / "data").old_shard(7, points=2)
-    pid = os.fork()
-    if not pid:
-        try:
-            while os.getppid() != 1:
-                for number in range(50):
-                    (shard / f"{number:06}.ldb").touch()
-                for number in range(50):
-                    (shard / f"{number:06}.ldb").unlink()
-        finally:
-            os._exit(0)
-    try:
-        found = [scan(shard) for _ in range(200)]
-    finally:
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
-    assert {(one.error, one.tree.oddities) for one in found} == {("", ())}
-
-
-@pytest.mark.parametrize(
-    ("how", "word"),
-    [
-        ("database", "locked"),
-        ("lock", "locked"),
-        ("open", "open-files"),
-        ("mapped", "open-files"),
-    ],
-)
-def test_a_shard_that_another_process_uses_is_busy(
-    how: str, word: str, shard: Path, hold: Hold
-) -> None:
-    path = {"database": shard, "lock": shard / "LOCK"}.get(how, shard / "CURRENT")
-    pid = hold(path, how)
-    (found,) = judge_all(inventory(shard.parents[2]))
-    assert (found.verdict, found.in_use) == ("busy", "yes")
-    assert word in [reason.word for reason in found.reasons]
-    assert str(pid) in found.reasons[0].detail
-
-
-def test_the_neighbour_of_a_busy_shard_is_free(tmp_path: Path, hold: Hold) -> None:
-    node = Node(tmp_path / "data")
-    paths = [node.old_shard(number, points=2, marked_at=MARKED_AT) for number in (7, 8)]
-    hold(paths[0], "database")
-    assert verdicts(node.path)["00008"] == "marked"
-
-
-@pytest.mark.parametrize("how", ["open", "mapped"])
-def test_open_files_are_found_where_shard_db_is_a_link_to_another_place(
-    how: str, shard: Path, tmp_path: Path, hold: Hold
-) -> None:
-    """Operators move shard_db to a larger disk and leave a link."""
-    shard.parent.rename(tmp_path / "disk2")
-    shard.parent.symlink_to(tmp_path / "disk2")
-    hold(shard / "CURRENT", how)
-    assert verdicts(shard.parents[2]) == {"00007": "busy"}
-
-
-def test_locks_are_found_where_shard_db_is_a_link(shard: Path, tmp_path: Path, hold: Hold) -> None:
-    shard.parent.rename(tmp_path / "disk2")
-    shard.parent.symlink_to(tmp_path / "disk2")
-    hold(shard / "LOCK", "lock")
-    assert verdicts(shard.parents[2]) == {"00007": "busy"}
-
-
-# -- what comes back --
-
-
-@pytest.fixture
-def sharing(tmp_path: Path) -> Iterator[tuple[Judged, ...]]:
-    """Judge two marked shards that share a table by hard links."""
-    node = Node(tmp_path / "data")
-    paths = [node.old_shard(number, points=2) for number in (7, 8)]
-    (paths[0] / "000099.ldb").write_bytes(b"x" * 100_000)
-    os.utime(paths[0] / "000099.ldb", (0, 0))
-    os.link(paths[0] / "000099.ldb", paths[1] / "000099.ldb")
-    for number in (7, 8):
-        node.mark(number, at=MARKED_AT + timedelta(days=1))
-    yield judge_all(inventory(node.path))
 
 
 def test_a_table_that_two_shards_share_comes_back_with_the_second(
