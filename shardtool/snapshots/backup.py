@@ -17,14 +17,9 @@ from shardtool import __version__
 from shardtool.datadir.layout import Layout
 from shardtool.datadir.server import Search
 from shardtool.disk.copy import (
-    Counter,
     Entry,
     Meter,
-    Reader,
-    entry_of,
     new_file,
-    open_regular,
-    opened_below,
     room_for,
     survey,
     sync_tree,
@@ -40,9 +35,9 @@ from shardtool.disk.mounts import mount_points, mounts_at_or_below
 from shardtool.disk.remove import remove_tree
 from shardtool.errors import ShardtoolError
 from shardtool.snapshots import bag
+from shardtool.snapshots.copying import Copy, place_of, survey_sources
 from shardtool.snapshots.metadata import CONFIG, DIRECTORIES, MOST_BYTES, Metadata, new_id
 from shardtool.snapshots.store import (
-    AS_WHOM,
     PARTIAL,
     PRIVATE_DIRECTORY,
     describe,
@@ -52,13 +47,6 @@ from shardtool.snapshots.store import (
     told,
 )
 from shardtool.snapshots.verify import Verification, verify
-
-# How often a live copy looks again, and how long it waits before: some 12 s in all. A server
-# that never pauses for so long can't be copied while it runs.
-_LIVE_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.0, 1.5, 2.0, 2.0, 2.0, 2.0)
-
-# What a snapshot holds of a tree; sockets, FIFOs and devices have no content to copy.
-_COPIED = ("file", "directory", "link")
 
 
 @dataclass(frozen=True)
@@ -131,7 +119,7 @@ def take_snapshot(
     free_room = f"free room there, or {elsewhere}"
     with opened_store(store) as directory:
         leftovers = remove_leftovers(directory)
-        first = _survey(sources)
+        first = survey_sources(sources)
         check_room(store, directory, first, elsewhere)
         name = new_id(
             time.time(),
@@ -140,7 +128,7 @@ def take_snapshot(
                 or (onward is not None and onward.is_taken(name))
             ),
         )
-        job = _Copy(sources, store, live=live, free_room=free_room)
+        job = Copy(sources, store, live=live, free_room=free_room)
         try:
             with told(store, "to write the snapshot", free_room):
                 with _new_directory(PARTIAL + name, directory) as target:
@@ -229,185 +217,6 @@ def _insist_on(verified: Verification, store: Path) -> None:
         )
 
 
-def _survey(sources: Mapping[str, Path]) -> list[Entry]:
-    """List all that is in the sources, and refuse what a snapshot can't carry.
-
-    Raises:
-        ShardtoolError: something can't be read or has a name that no manifest carries.
-    """
-    entries: list[Entry] = []
-    for name, path in sources.items():
-        with told(path, "to read it", AS_WHOM):
-            if name == CONFIG:
-                entries.append(entry_of(name, os.stat(path, follow_symlinks=False)))
-            else:
-                with opened_quietly(path, READ_DIRECTORY) as root:
-                    entries += survey(root, name)
-    problem = bag.problem_with_names(entry.path for entry in entries if entry.kind in _COPIED)
-    if problem:
-        raise ShardtoolError(
-            f"{_place(problem[0], sources)}: expected a name that a manifest can carry, found "
-            f"{problem[1]}; the server writes no such name: move it away"
-        )
-    for entry in entries:
-        if entry.kind == "unreadable":
-            raise _unreadable(entry.path, sources, entry.target)
-    return entries
-
-
-def _place(path: str, sources: Mapping[str, Path]) -> Path:
-    """Given a path in the snapshot, return where it was on the node."""
-    top, _, rest = path.partition("/")
-    return sources[top] / rest if rest else sources[top]
-
-
-class _Copy:
-    """One copy of the sources into a directory, brought up to date until nothing moves."""
-
-    def __init__(
-        self, sources: Mapping[str, Path], store: Path, *, live: bool, free_room: str
-    ) -> None:
-        self.sources = sources
-        self.live = live
-        self._free_room = free_room
-        self._store = store
-        self._target = -1
-        self._copied: dict[str, tuple[Entry, str]] = {}  # files, with their SHA-256
-        self.entries: list[Entry] = []
-        self.left_out: tuple[tuple[str, str], ...] = ()
-
-    def digests(self) -> dict[str, str]:
-        """Return SHA-256 in hex of each file, by its path in the bag."""
-        return {f"{bag.PAYLOAD}/{path}": digest for path, (_, digest) in self._copied.items()}
-
-    def run(self, target: int, counter: Counter) -> None:
-        """Copy; a live one again and again until a pass finds every byte as the one before.
-
-        Args:
-            target: the new bag's directory.
-            counter: counts the bytes.
-
-        Raises:
-            ShardtoolError: the sources changed under a copy of a stopped server, or did not
-                keep still for one pass of a live copy.
-        """
-        changed: list[str] = []
-        with (
-            Reader() as reader,
-            opened(bag.PAYLOAD, READ_DIRECTORY_ITSELF, dir_fd=target) as self._target,
-        ):
-            for pause in (0.0, *_LIVE_PAUSES) if self.live else (0.0,):
-                time.sleep(pause)
-                seen = _survey(self.sources)
-                changed = self._update(seen, reader, counter)
-                moved = _difference(seen, _survey(self.sources))
-                if moved is None and not (changed and self.live):
-                    self._keep(seen)
-                    return
-                changed = [moved] if moved is not None else changed
-        found = f"{_place(changed[0], self.sources)} changed while it was copied"
-        if self.live:
-            raise ShardtoolError(
-                f"{self.sources['raft']}: expected raft and wal to keep still for one pass, found "
-                f"them still being written ({found}); try again, or stop the server"
-            )
-        raise ShardtoolError(
-            f"{self.sources['raft']}: expected nobody to write, found that {found}; "
-            "stop what writes there, or take a --live snapshot"
-        )
-
-    def _keep(self, seen: list[Entry]) -> None:
-        self.entries = [entry for entry in seen if entry.kind in _COPIED]
-        self.left_out = tuple((e.path, e.kind) for e in seen if e.kind not in _COPIED)
-
-    def _update(self, seen: list[Entry], reader: Reader, counter: Counter) -> list[str]:
-        """Bring the copy to what was `seen`; return the paths whose bytes were not the same."""
-        self._remove_what_is_not_in(seen)
-        changed = []
-        for entry in seen:
-            if entry.kind == "directory":
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(entry.path, PRIVATE_DIRECTORY, dir_fd=self._target)
-            elif entry.kind == "file" and not self._is_as_copied(entry, reader, counter):
-                changed.append(entry.path)
-                self._copy_file(entry, reader, counter)
-        return changed
-
-    def _remove_what_is_not_in(self, seen: list[Entry]) -> None:
-        kinds = {entry.path: entry.kind for entry in seen}
-        for entry in reversed(survey(self._target)):
-            if kinds.get(entry.path) == entry.kind:
-                continue
-            if entry.kind == "directory":
-                os.rmdir(entry.path, dir_fd=self._target)
-            else:
-                self._remove_file(entry.path)
-
-    def _remove_file(self, path: str) -> None:
-        self._copied.pop(path, None)
-        os.unlink(path, dir_fd=self._target)
-
-    def _is_as_copied(self, entry: Entry, reader: Reader, counter: Counter) -> bool:
-        """Say whether a file still has the bytes that were copied: by its stat, and by reading."""
-        old, digest = self._copied.get(entry.path, (None, ""))
-        if old != entry:
-            return False
-        try:
-            with self._opened_source(entry.path) as source:
-                return reader.digest(source, counter, most=entry.size) == (digest, entry.size)
-        except FileNotFoundError:
-            return False
-
-    def _copy_file(self, entry: Entry, reader: Reader, counter: Counter) -> None:
-        if entry.path in self._copied:
-            self._remove_file(entry.path)
-        place = _place(entry.path, self.sources)
-        try:
-            with (
-                self._opened_source(entry.path) as source,
-                told(place, f"to copy it to {self._store}", self._free_room),
-                new_file(entry.path, dir_fd=self._target) as target,
-            ):
-                digest, _ = reader.digest(source, counter, target=target, most=entry.size)
-        except FileNotFoundError:
-            return  # it vanished: the survey after this pass will not have it either
-        self._copied[entry.path] = (entry, digest)
-
-    @contextlib.contextmanager
-    def _opened_source(self, path: str) -> Iterator[int]:
-        """Open a source's file.
-
-        Raises:
-            FileNotFoundError: it is not there any more.
-            ShardtoolError: it can't be read.
-        """
-        top, _, rest = path.partition("/")
-        with contextlib.ExitStack() as stack:
-            try:
-                if rest:
-                    root = stack.enter_context(opened_quietly(self.sources[top], READ_DIRECTORY))
-                    source = stack.enter_context(opened_below(root, rest))
-                else:
-                    source = stack.enter_context(open_regular(self.sources[top]))
-            except FileNotFoundError:
-                raise
-            except OSError as error:
-                raise _unreadable(path, self.sources, describe(error)) from None
-            yield source
-
-
-def _unreadable(path: str, sources: Mapping[str, Path], reason: str) -> ShardtoolError:
-    return ShardtoolError(
-        f"{_place(path, sources)}: expected to read it, found: {reason}; {AS_WHOM}"
-    )
-
-
-def _difference(before: Iterable[Entry], after: Iterable[Entry]) -> str | None:
-    """Return the first path that is not the same in two surveys, or None."""
-    changed = set(before) ^ set(after)
-    return min((entry.path for entry in changed), default=None)
-
-
 def check_room(store: Path, directory: int, entries: Collection[Entry], elsewhere: str) -> None:
     """Refuse to begin what will not fit.
 
@@ -437,7 +246,7 @@ def check_room(store: Path, directory: int, entries: Collection[Entry], elsewher
         )
 
 
-def _metadata(name: str, layout: Layout, job: _Copy, search: Search) -> Metadata:
+def _metadata(name: str, layout: Layout, job: Copy, search: Search) -> Metadata:
     entries = tuple(replace(entry, identity=()) for entry in job.entries)
     return Metadata(
         id=name,
@@ -477,7 +286,7 @@ def _node(layout: Layout, search: Search) -> dict[str, Any]:
     }
 
 
-def _same_disk(store: Path, job: _Copy) -> Iterator[str]:
+def _same_disk(store: Path, job: Copy) -> Iterator[str]:
     raft = job.sources["raft"]
     if os.stat(store).st_dev == os.stat(raft).st_dev:
         yield (
@@ -486,13 +295,13 @@ def _same_disk(store: Path, job: _Copy) -> Iterator[str]:
         )
 
 
-def _warnings(store: Path, job: _Copy, leftovers: Iterable[str]) -> Iterator[str]:
+def _warnings(store: Path, job: Copy, leftovers: Iterable[str]) -> Iterator[str]:
     for failure in leftovers:
         yield f"{store}: what a killed run left could not be removed: {failure}"
     if CONFIG not in job.sources:
         yield "no config.toml was found, so none is in the snapshot; --influx-config names it"
     for path, kind in job.left_out:
-        yield f"{_place(path, job.sources)} is a {kind}: it has no content and was not copied"
+        yield f"{place_of(path, job.sources)} is a {kind}: it has no content and was not copied"
     mounts = mount_points()
     for name in DIRECTORIES:
         for mount in mounts_at_or_below(job.sources[name], mounts):

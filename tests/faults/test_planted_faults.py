@@ -38,10 +38,12 @@ REMOVED_LINK = (
     "::test_a_directory_that_becomes_a_link_during_the_removal_is_not_followed"
 )
 WALKED_LINK = (
-    "tests/real/test_tree.py::test_a_directory_that_becomes_a_link_during_the_walk_is_not_followed"
+    "tests/real/tree/test_tree_trouble.py"
+    "::test_a_directory_that_becomes_a_link_during_the_walk_is_not_followed"
 )
 PROOF = (
-    "tests/e2e/test_prune_proof.py::test_a_change_in_the_moment_of_the_rename_puts_the_shard_back"
+    "tests/e2e/prune_proof/test_prune_proof.py"
+    "::test_a_change_in_the_moment_of_the_rename_puts_the_shard_back"
 )
 SYNC_TREE = """\
             with opened(entry.path, READ_DIRECTORY_ITSELF, dir_fd=root) as descriptor:

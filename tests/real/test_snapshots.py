@@ -22,7 +22,7 @@ from shardtool.disk.copy import Entry
 from shardtool.disk.durable import READ_DIRECTORY, opened
 from shardtool.disk.locks import exclusive
 from shardtool.errors import ShardtoolError
-from shardtool.snapshots import backup
+from shardtool.snapshots import backup, copying
 from shardtool.snapshots.bag import TAG_FILES, TAG_MANIFEST
 from shardtool.snapshots.verify import verify
 from tests.real.snapshot_world import (
@@ -174,15 +174,15 @@ def test_a_source_that_changes_under_every_pass_is_an_error(
 ) -> None:
     store = node / "snapshots"
     store.mkdir()
-    survey = backup._survey
+    survey = copying.survey_sources
 
     def survey_and_write(sources: dict[str, Path]) -> list[Entry]:
         with (node / "wal" / "empty").open("ab") as file:
             file.write(b"x")
         return survey(sources)
 
-    monkeypatch.setattr(backup, "_LIVE_PAUSES", (0.0, 0.0))
-    monkeypatch.setattr(backup, "_survey", survey_and_write)
+    monkeypatch.setattr(copying, "_LIVE_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(copying, "survey_sources", survey_and_write)
     layout = find_layout(str(node), None, {})
     with pytest.raises(ShardtoolError, match=line):
         backup.take_snapshot(layout, store, Uncounted, live=live, search=Search())

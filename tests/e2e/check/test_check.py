@@ -1,13 +1,10 @@
-"""`shardtool check` from outside: what stands in the way, on captures and on made-up nodes."""
+"""`shardtool check` before the upgrade: the captures, and what stands in its way."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import struct
-import subprocess
-import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -16,39 +13,22 @@ from typing import Any
 
 import pytest
 
-from fixtures import Node, influxd, raft, wal
+from fixtures import Node, raft, wal
 from fixtures.build import WRITTEN_AT
-from fixtures.encode import Row, message, microseconds
-from fixtures.server import Faults, serve
+from fixtures.encode import message, microseconds
 from shardtool.datadir.inventory import take_inventory
 from shardtool.datadir.layout import find_layout
 from shardtool.influxdb.catalogue import read_catalogue
 from shardtool.upgrade.foresight import foresight, read_ahead
 from tests.conftest import Hold, Listing, Run
-from tests.e2e.proof_world import document, expected, not_ours, one_line
+from tests.e2e.check.world import check, finding, ids
+from tests.e2e.proof_world import document, expected
 
 Capture = Callable[[str], Path]
-PASSWORD = {"SHARDTOOL_PASSWORD": "root"}
+
+
 # When the capture's migration ran: /work/shared/captures/migrated-08/influxdb.log.
 MIGRATED_AT = datetime(2026, 11, 24, 16, 19, 57, tzinfo=UTC)
-
-
-def check(run: Run, data: Path, *args: str, **settings: Any) -> dict[str, Any]:
-    """Check and return the document."""
-    found: dict[str, Any] = document(run("--data", data, "check", "--json", *args, **settings))
-    return found
-
-
-def ids(found: dict[str, Any], level: str) -> list[str]:
-    """Return the ids of the findings of one level."""
-    return sorted(one["id"] for one in found["findings"] if one["level"] == level)
-
-
-def finding(found: dict[str, Any], word: str) -> dict[str, str]:
-    """Return the finding with an id."""
-    several: list[dict[str, str]] = found["findings"]
-    (one,) = [one for one in several if one["id"] == word]
-    return one
 
 
 def skipped(found: dict[str, Any]) -> dict[tuple[str, str, str], int]:
@@ -56,9 +36,6 @@ def skipped(found: dict[str, Any]) -> dict[tuple[str, str, str], int]:
     return {
         (one["database"], one["series"], one["cause"]): one["values"] for one in found["skipped"]
     }
-
-
-# -- the captures --
 
 
 def test_on_original_07_it_names_what_the_migration_of_the_same_data_then_lost(
@@ -151,8 +128,6 @@ def test_on_migrated_08_the_proofs_are_what_is_left_to_do(shardtool: Run, captur
         "440 values of 14 marked shards are not"
     )
 
-
-# -- before the upgrade --
 
 GARBAGE = struct.pack(">III", 1, 1, 4) + b"\xff\xff\xff\xff"
 
@@ -315,170 +290,3 @@ def test_without_reading_nothing_is_foretold_and_that_is_said(
     found = check(shardtool, node.path, "--no-read")
     assert (found["skipped"], found["migration"]) == ([], None)
     assert finding(found, "not-read")["level"] == "info"
-
-
-# -- on an 0.8 --
-
-
-@pytest.fixture
-def upgraded(tmp_path: Path, shardtool: Run) -> Node:
-    """A node that 0.8 has started on, with a snapshot, without spaces."""
-    node = Node(tmp_path / "data", databases=["test"], spaces=())
-    now = microseconds(datetime.now(UTC))
-    day = timedelta(days=1) // timedelta(microseconds=1)
-    ages = (1, 10, 100)
-    rows = [Row("test", "cpu", "v", now - days * day, 10_001, days) for days in ages]
-    node.old_shard(1, rows=rows)
-    shardtool("--data", node.path, "backup")
-    node.upgrade()
-    return node
-
-
-def test_missing_spaces_block_and_made_ones_do_not(upgraded: Node, shardtool: Run) -> None:
-    assert ids(check(shardtool, upgraded.path), "blocker") == ["no-spaces"]
-    with serve(upgraded) as url:
-        shardtool(
-            *("--data", upgraded.path, "spaces", "apply", "--like-0.7", "test", "--api", url),
-            "--yes",
-            env=PASSWORD,
-        )
-        found = check(shardtool, upgraded.path, "--api", url, env=PASSWORD)
-    assert ids(found, "blocker") == []
-    assert "not-asked" not in ids(found, "info")
-
-
-def test_a_space_that_forgets_too_early_blocks_with_the_exact_count(
-    upgraded: Node, shardtool: Run
-) -> None:
-    upgraded.raft_command(
-        "add_shard_space",
-        {
-            "ShardSpace": {
-                "name": "month",
-                "database": "test",
-                "regex": "/.*/",
-                "retentionPolicy": "30d",
-                "shardDuration": "7d",
-                "replicationFactor": 1,
-                "split": 1,
-            }
-        },
-    )
-    found = check(shardtool, upgraded.path)
-    assert ids(found, "blocker") == ["retention"]
-    assert finding(found, "retention")["message"].startswith("1 of 3 values are older")
-
-
-@pytest.mark.parametrize(
-    ("version", "level"), [("0.8.0", "warning"), ("0.8.4", "blocker"), ("0.7.3", "blocker")]
-)
-def test_the_version_of_the_running_server_is_looked_at(
-    version: str, level: str, upgraded: Node, shardtool: Run
-) -> None:
-    faults = Faults(version=f"InfluxDB v{version} (git: x) (leveldb: 1.7)")
-    with serve(upgraded, faults=faults) as url:
-        found = check(shardtool, upgraded.path, "--api", url, env=PASSWORD)
-    (told,) = [one for one in found["findings"] if one["id"].startswith("version")]
-    assert told["level"] == level
-    assert version in told["message"]
-
-
-def test_a_server_of_another_node_is_not_taken_for_this_ones(
-    upgraded: Node, tmp_path: Path, shardtool: Run
-) -> None:
-    other = Node(tmp_path / "other", version="0.8", databases=["test"])
-    name = (other.raft / "name").read_text()
-    (upgraded.raft / "name").write_text("0123456789abcd")
-    with serve(other) as url:
-        found = check(shardtool, upgraded.path, "--api", url, env=PASSWORD)
-    assert "other-server" in ids(found, "blocker")
-    assert name in finding(found, "other-server")["message"]
-
-
-def test_whatever_is_neither_07_nor_08_gets_no_password(upgraded: Node, shardtool: Run) -> None:
-    faults = Faults(version="0.9.6")
-    with serve(upgraded, faults=faults) as url:
-        found = check(shardtool, upgraded.path, "--api", url, env=PASSWORD)
-    assert "0.9.6" in finding(found, "version")["message"]
-    assert [request.target for request in faults.seen] == ["/ping"]
-    assert "Authorization" not in faults.seen[0].headers
-
-
-def test_what_07_wrote_after_the_snapshot_blocks_after_the_upgrade_too(
-    tmp_path: Path, shardtool: Run
-) -> None:
-    node = Node(tmp_path / "data")
-    node.old_shard(1, points=10)
-    node.write_wal(3)
-    shardtool("--data", node.path, "backup")
-    node.old_shard(2, points=10)
-    node.write_wal(5)
-    node.upgrade()
-    found = check(shardtool, node.path)
-    message = finding(found, "snapshot-outdated")["message"]
-    assert "requests of the WAL's" in message
-
-
-def test_writes_that_08_has_not_drained_are_told(upgraded: Node, shardtool: Run) -> None:
-    found = check(shardtool, upgraded.path)
-    assert "wal-only" not in ids(found, "blocker")
-    with influxd.started(upgraded.path):
-        assert finding(check(shardtool, upgraded.path), "server-running")["level"] == "info"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("faults", "words"),
-    [
-        (Faults(unauthorized=True), "refused the user"),
-        (Faults(only="/cluster", body=b"<html>"), "expected the JSON of InfluxDB"),
-        (Faults(version=""), "expected an InfluxDB"),
-        (Faults(only="/cluster", cuts=9), "expected"),
-        (Faults(only="/cluster", huge=32 << 20), "expected"),
-        (Faults(only="/cluster", location="http://127.0.0.1:1/"), "302"),
-    ],
-)
-def test_a_server_that_is_none_gets_one_line(
-    faults: Faults, words: str, upgraded: Node, shardtool: Run
-) -> None:
-    with serve(upgraded, faults=faults) as url:
-        done = shardtool("--data", upgraded.path, "check", "--api", url, env=PASSWORD)
-    line = one_line(done, 1)
-    assert words in line
-    assert "root:" not in line
-
-
-def test_a_port_that_nobody_listens_on_gets_one_line(upgraded: Node, shardtool: Run) -> None:
-    started = time.monotonic()
-    api = ("--api", "http://127.0.0.1:1")
-    line = one_line(shardtool("--data", upgraded.path, "check", *api, env=PASSWORD), 1)
-    assert "127.0.0.1:1" in line
-    assert time.monotonic() - started < 30
-
-
-# -- what it looks like --
-
-
-@pytest.mark.slow
-def test_it_fits_80_columns_and_needs_no_color(upgraded: Node, shardtool: Run) -> None:
-    done = shardtool("--data", upgraded.path, "check")
-    assert done.returncode == 3
-    assert max(map(len, done.stdout.splitlines()[1:])) <= 80
-    assert "\x1b" not in done.stdout
-    quiet: subprocess.CompletedProcess[str] = shardtool("--data", upgraded.path, "check", "-q")
-    assert quiet.stdout.count("\n") == 1
-
-
-def test_the_document_has_what_the_design_promises(
-    upgraded: Node, shardtool: Run, listing: Callable[[Path], Listing]
-) -> None:
-    before = not_ours(listing(upgraded.path))
-    done = shardtool("--data", upgraded.path, "check", "--json")
-    found = json.loads(done.stdout)
-    assert found["schema"] == "shardtool/check/1"
-    assert found["stage"] == "upgraded"
-    assert all(
-        one.keys() == {"id", "level", "subject", "message", "advice"} for one in found["findings"]
-    )
-    assert found["migration"] == {"shards": 1, "values": 3, "points": 3, "pause_seconds": 0.0}
-    assert not_ours(listing(upgraded.path)) == before
