@@ -106,6 +106,7 @@ def proxied(server: str, tls: ssl.SSLContext | None = None) -> Iterator[Proxy]:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64
     backend: str
     proxy: Proxy
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -414,6 +414,36 @@ def test_a_signal_that_reaches_another_task_prints_nothing_of_its_own(
         bucket.run(work())
     gc.collect()  # a task says so when it goes that nobody has asked how it ended
     assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_a_signal_that_comes_where_nothing_may_be_raised_ends_the_work_all_the_same(
+    here: S3World,
+) -> None:
+    def interrupt(number: int, frame: object) -> None:
+        raise InterruptedByUserError("interrupted by SIGTERM")
+
+    def signalled() -> None:
+        # As native code does with what its callbacks raise.
+        with suppress(BaseException):
+            signal.raise_signal(signal.SIGTERM)
+
+    async def work() -> None:
+        asyncio.get_running_loop().call_soon(signalled)
+        await bucket.read("an object", 100)
+
+    here.proxy.trouble = lambda request: "hang"
+    before = signal.signal(signal.SIGTERM, interrupt)
+    begun = time.monotonic()
+    try:
+        with (
+            Bucket(Address(here.bucket, "signal"), _HASTY) as bucket,
+            pytest.raises(InterruptedByUserError),
+        ):
+            bucket.run(work())
+    finally:
+        after = signal.signal(signal.SIGTERM, before)
+    assert time.monotonic() - begun < _HASTY.silence
+    assert after is interrupt
 
 
 def test_a_run_that_used_the_bucket_ends_at_once_with_its_own_code(s3: S3World) -> None:

@@ -7,14 +7,25 @@ if they blocked in native code. Memory is bounded by pieces of some MiB, whateve
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
+import signal
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shardtool.disk.copy import Counter
@@ -91,6 +102,57 @@ def _runner() -> asyncio.Runner:
     return runner
 
 
+class _Deferred:
+    """Signals that end the work on a loop, and are handled only when it has ended.
+
+    A handler that raises does so wherever the loop's thread happens to be: in a callback of native
+    code, which may drop what is raised, and the work goes on as if there had been no signal.
+    """
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[Any] | None = None
+        self.caught: int | None = None
+
+    async def heeding(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do `work`; a signal that is caught cancels it."""
+        self._task = asyncio.current_task()
+        if self.caught is not None:
+            work.close()
+            raise asyncio.CancelledError
+        return await work
+
+    def catch(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal by cancelling the work."""
+        self.caught = number
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            # It may wait for its next event: this is one.
+            self._task.get_loop().call_soon_threadsafe(lambda: None)
+
+
+@contextlib.contextmanager
+def _deferred() -> Iterator[_Deferred]:
+    """Defer SIGTERM and SIGHUP, where they have a handler, to the end of the block.
+
+    asyncio does the same for SIGINT.
+    """
+    deferred = _Deferred()
+    if threading.current_thread() is not threading.main_thread():
+        yield deferred  # signals go to the main thread alone
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, deferred.catch)
+    try:
+        yield deferred
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if deferred.caught is not None:
+            signal.raise_signal(deferred.caught)
+
+
 class Bucket:
     """A store in a bucket, as a context manager. Keys are relative to the store's prefix."""
 
@@ -124,7 +186,8 @@ class Bucket:
             ShardtoolError: native code gave up in the middle.
         """
         try:
-            return self._runner.run(work)
+            with _deferred() as deferred:
+                return self._runner.run(deferred.heeding(work))
         except BaseException as error:
             self._runner.close()
             self._runner = _runner()
