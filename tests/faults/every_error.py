@@ -13,10 +13,11 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.conftest import COMMAND, REPOSITORY
+from tests.faults.injection import injecting
 from tests.needs import lacking
 
 _CALL = re.compile(r"(\d+) +(\w+)\((.*)")
@@ -62,18 +63,13 @@ ERRNOS = {
 # What the kernel may answer EINTR to, and Python asks again then (PEP 475).
 INTERRUPTIBLE = ("openat", "read", "readv", "pread64", "write", "fsync", "flock")
 
-# Strace then stops a process at the calls alone that it looks for, not at each: half the time of a
-# run. (Of errors only: with such a filter strace 6.1 sends no signal.)
-_FILTERED = ("-f", "--seccomp-bpf")
-
 
 @dataclass(frozen=True)
 class Fault:
     """The `number`-th `call` of a process fails, of those only that have to do with `path`.
 
     Of the command itself the calls are counted all, from its start; of a child, which has its own
-    count, those on one path. `site` says what the call was. `alone`: no child makes as many such
-    calls.
+    count, those on one path. `site` says what the call was.
     """
 
     call: str
@@ -81,7 +77,6 @@ class Fault:
     errno: str
     site: str
     path: str = ""
-    alone: bool = False
 
 
 def faults(
@@ -99,7 +94,7 @@ def faults(
         env: more for the environment.
     """
     trace = world.parent / "trace-of-all"
-    _run(["-f", "-y", "-o", str(trace)], words, env)
+    _run(["strace", "-f", "-y", "-qq", "-o", str(trace)], words, env)
     turns = {call: itertools.cycle((only,) if only else ERRNOS[call]) for call in ERRNOS}
     counts: Counter[tuple[str, str]] = Counter()
     found: dict[str, Fault] = {}
@@ -116,13 +111,7 @@ def faults(
             # A child's third call may be one that Python starts with: name the path instead.
             where = (counts[pid, call], "") if pid == parent else (1, paths[-1])
             found[site] = Fault(call, where[0], next(turns[call]), site, where[1])
-    most = {
-        call: max(
-            (counts[pid, of] for pid, of in counts if of == call and pid != parent), default=0
-        )
-        for call in ERRNOS
-    }
-    return [replace(fault, alone=fault.number > most[fault.call]) for fault in found.values()]
+    return list(found.values())
 
 
 def _calls(trace: Path) -> Iterator[tuple[str, str, str]]:
@@ -159,31 +148,32 @@ def fail(
 ) -> subprocess.CompletedProcess[str]:
     """Run `shardtool *words` with `fault`, or with none; it must not end in a traceback."""
     trace = world.parent / "trace-of-fault"
-    strace = ["-o", str(trace)]
-    if fault is None:
-        strace += [*_FILTERED, "-e", "trace=execve"]
-    else:
+    trace.unlink(missing_ok=True)
+    prefix: Sequence[str | Path] = ()
+    if fault is not None:
+        prefix = injecting(fault.call, fault.number, f"error={fault.errno}", trace)
+    if fault is not None and fault.path:
         inject = f"inject={fault.call}:error={fault.errno}:when={fault.number}"
-        strace += ["-e", f"trace={fault.call}", "-e", inject]
-        # strace counts for each process: a call of the parent's is to fail in no child too.
-        strace += _FILTERED if fault.path or fault.alone else ()
-        strace += ["-P", fault.path] if fault.path else ()
-    done = _run(strace, words, env)
-    assert fault is None or "INJECTED" in trace.read_text(), f"did not come to {fault}"
+        prefix = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", trace, "-P", fault.path]
+        prefix += ["-e", f"trace={fault.call}", "-e", inject]
+    done = _run(prefix, words, env)
+    if fault is not None:
+        came = "INJECTED" in trace.read_text() if fault.path else trace.exists()
+        assert came, f"did not come to {fault}: {done.stderr}"
     assert "Traceback" not in done.stderr, (fault, done.stderr)
     assert "mistake in shardtool" not in done.stderr, (fault, done.stderr)
     return done
 
 
 def _run(
-    strace: Sequence[str], words: Sequence[str | Path], env: dict[str, str] | None
+    prefix: Sequence[str | Path], words: Sequence[str | Path], env: dict[str, str] | None
 ) -> subprocess.CompletedProcess[str]:
     namespace = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
     for needed in ("strace", "unshare"):
         if shutil.which(needed) is None:
             lacking(needed)
     return subprocess.run(
-        [*namespace, "strace", "-qq", *strace, *COMMAND, *words],
+        [*namespace, *prefix, *COMMAND, *words],
         env={
             **os.environ,
             "PYTHONPATH": str(REPOSITORY),

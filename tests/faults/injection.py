@@ -1,4 +1,8 @@
-"""Run the installed command under strace, which kills or fails it at its n-th system call."""
+"""Run the installed command and have it be killed, or fail, at its n-th system call.
+
+strace does so where children or paths are to be told apart. It stops a process at each call that
+it makes, so that a run takes twice its time: inject.c does for one thread what it does.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.conftest import COMMAND, REPOSITORY
+from tests.faults.compiled import injector
 from tests.faults.injection_calls import CHANGING, WHOLE, Call, calls_in
 
 Done = subprocess.CompletedProcess[str]
+Words = tuple[str | Path, ...]
 
 # Python's own audit event of each open: strace can't tell the few that create from the many that
 # read, whose number is another one in each run (the look through /proc).
@@ -47,11 +53,11 @@ def injected(
 
     Args:
         words: of the command line.
-        trace: where strace writes what it has seen.
+        trace: where strace writes what it has seen, or inject that it came so far.
         call: a system call's name.
-        number: from 1 on.
+        number: from 1 on; of the main thread's calls, with no `options`.
         action: 'signal=KILL' or 'error=ENOSPC', as strace has it.
-        options: more for strace: '-f' for children too, '-P' and a path for calls that have to do
+        options: of strace: '-f' for children too, '-P' and a path for calls that have to do
             with it.
         env: more for the environment.
 
@@ -59,10 +65,22 @@ def injected(
         Whether it came so far (a run that ends by itself has fewer such calls), and the run. It
         never ends in a traceback.
     """
-    inject = ("-e", f"trace={call}", "-e", f"inject={call}:{action}:when={number}")
-    done = _run(["strace", "-qq", "-o", trace, *options, *inject, *COMMAND, *words], env or {})
-    found = trace.read_text()
-    return ("killed by SIGKILL" if "signal" in action else "INJECTED") in found, done
+    trace.unlink(missing_ok=True)
+    if options:
+        inject = ("-e", f"trace={call}", "-e", f"inject={call}:{action}:when={number}")
+        done = _run(["strace", "-qq", "-o", trace, *options, *inject, *COMMAND, *words], env or {})
+        found = trace.read_text()
+        return ("killed by SIGKILL" if "signal" in action else "INJECTED") in found, done
+    done = _run([*injecting(call, number, action, trace), *COMMAND, *words], env or {})
+    return trace.exists(), done
+
+
+def injecting(call: str, number: int, action: str, seen: Path) -> Words:
+    """Return what stands before a command for `action` to befall its `number`-th `call`.
+
+    The file `seen` is there then.
+    """
+    return (injector(), call, str(number), action.partition("=")[2], seen)
 
 
 def recorded(
@@ -81,7 +99,7 @@ def killed_at(words: Sequence[str | Path], trace: Path, call: Call, env: Mapping
 
     Args:
         words: of the command line.
-        trace: where strace writes; a directory for a hook is made beside it.
+        trace: where it is noted; a directory for a hook is made beside it.
         call: of a run that was recorded before.
         env: more for the environment.
     """

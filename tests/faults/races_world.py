@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conftest import Entry
-from tests.needs import lacking
 
 NOBODY = 65534
 
@@ -46,16 +44,6 @@ class Outside:
     def remember(self) -> None:
         """Take what is there now for what has to stay."""
         self.before = self._now()
-
-
-def compiled(directory: Path) -> Path:
-    """Compile the racer into `directory` and return it."""
-    if shutil.which("gcc") is None:
-        lacking("gcc")
-    program = directory / "racer"
-    source = Path(__file__).with_name("racer.c")
-    subprocess.run(["gcc", "-O1", "-o", str(program), str(source)], check=True)
-    return program
 
 
 @contextmanager

@@ -30,7 +30,9 @@ def failed(data: Path, call: str, number: int, errno: str) -> bool:
     Returns whether it came so far; a run that ends by itself has fewer such calls.
     """
     words, trace = ("--data", data, *PRUNE), data.parent / "trace"
-    return injected(words, trace, call, number, f"error={errno}", options=["-f"])[0]
+    return injected(words, trace, call, number, f"error={errno}", options=["-f", "--seccomp-bpf"])[
+        0
+    ]
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ import pytest
 
 from fixtures import Node
 from tests.conftest import Listing, Run
-from tests.faults.races_world import NOBODY, Outside, compiled, give_away, racing
+from tests.faults.compiled import compiled
+from tests.faults.races_world import NOBODY, Outside, give_away, racing
 from tests.needs import needs_root
 from tests.real.snapshot_world import damage
 
@@ -47,7 +48,7 @@ def outside(public_path: Path, listing: Callable[[Path], Listing]) -> Iterator[O
 
 @pytest.fixture
 def racer(public_path: Path) -> Path:
-    return compiled(public_path)
+    return compiled("racer", public_path)
 
 
 @pytest.fixture

@@ -1,0 +1,30 @@
+"""The small C programs of these tests: what Python is too slow for, or can't do."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tests.needs import lacking
+
+
+def compiled(name: str, directory: Path) -> Path:
+    """Compile `name`.c, which is beside this module, into `directory`; return the program."""
+    if shutil.which("gcc") is None:
+        lacking("gcc")
+    program = directory / name
+    source = Path(__file__).with_name(f"{name}.c")
+    subprocess.run(["gcc", "-O1", "-Wall", "-Werror", "-o", program, source], check=True)
+    return program
+
+
+@functools.cache
+def injector() -> Path:
+    """Return inject.c's program."""
+    directory = Path(tempfile.mkdtemp(prefix="injector-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return compiled("inject", directory)
