@@ -151,7 +151,7 @@ def fail(
     trace.unlink(missing_ok=True)
     prefix: Sequence[str | Path] = ()
     if fault is not None:
-        prefix = injecting(fault.call, fault.number, f"error={fault.errno}", trace)
+        prefix = injecting(fault.call, fault.number, fault.errno, trace)
     if fault is not None and fault.path:
         inject = f"inject={fault.call}:error={fault.errno}:when={fault.number}"
         prefix = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", trace, "-P", fault.path]

@@ -1,13 +1,23 @@
-/* Run a program and have its n-th system call of a name fail, or kill it there.
+/* Run a program and have something befall it at the n-th of its system calls.
  *
- *     inject CALL NUMBER ERRNO|KILL SEEN PROGRAM ...
+ *     inject CALLS NUMBER ACTION SEEN PLACES PROGRAM ...
  *
  * What strace --inject does to one thread, without stopping it at all its other calls: seccomp
- * hands over those of one name alone, and those of the program's first thread are counted. The file SEEN is there when it came so far. Ends as the program ends.
+ * hands over those of the names CALLS (separated by commas), and those of the program's first
+ * thread are counted: all, or with PLACES (separated by colons) those that have to do with one of
+ * them or what is below it. ACTION is done before the call:
+ *
+ *     ENOSPC ...   the call is not made and fails
+ *     KILL         SIGKILL
+ *     SWAP         the two PLACES change places
+ *     FLASH        they do, and again at the next call that counts
+ *
+ * The file SEEN is there when it came so far. Ends as the program ends.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <poll.h>
@@ -24,18 +34,28 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CALL(name) {#name, SYS_##name}
-static const struct { const char *name; int number; } calls[] = {
-	CALL(openat), CALL(newfstatat), CALL(readlinkat), CALL(getdents64), CALL(statfs),
-	CALL(fstatfs), CALL(read), CALL(readv), CALL(pread64), CALL(write), CALL(writev), CALL(pwrite64),
-	CALL(fsync), CALL(fdatasync), CALL(flock), CALL(mkdirat), CALL(renameat), CALL(renameat2),
-	CALL(linkat), CALL(symlinkat), CALL(unlinkat), CALL(fchmod), CALL(fchmodat), CALL(fchown),
-	CALL(fchownat), CALL(utimensat), CALL(ftruncate), CALL(truncate), CALL(fallocate),
-	CALL(copy_file_range), CALL(sendfile), CALL(setxattr), CALL(fsetxattr), CALL(lsetxattr),
-	CALL(sync), CALL(syncfs), CALL(sync_file_range),
+/* How a call names what it has to do with: a descriptor; a path; a path from a descriptor; two of
+ * a kind; a text, and then a path from a descriptor. */
+enum shape { NOTHING, FD, PATH, AT, PATHS, ATS, TEXT_AT };
+
+#define CALL(name, shape) {#name, SYS_##name, shape}
+static const struct call { const char *name; int number; enum shape shape; } calls[] = {
+	CALL(openat, AT), CALL(newfstatat, AT), CALL(readlinkat, AT), CALL(faccessat, AT),
+	CALL(getdents64, FD), CALL(statfs, PATH), CALL(fstatfs, FD), CALL(fstat, FD),
+	CALL(read, FD), CALL(readv, FD), CALL(pread64, FD), CALL(write, FD), CALL(writev, FD),
+	CALL(pwrite64, FD), CALL(fsync, FD), CALL(fdatasync, FD), CALL(flock, FD),
+	CALL(mkdirat, AT), CALL(renameat, ATS), CALL(renameat2, ATS), CALL(linkat, ATS),
+	CALL(symlinkat, TEXT_AT), CALL(unlinkat, AT), CALL(fchmod, FD), CALL(fchmodat, AT),
+	CALL(fchown, FD), CALL(fchownat, AT), CALL(utimensat, AT), CALL(ftruncate, FD),
+	CALL(truncate, PATH), CALL(fallocate, FD), CALL(copy_file_range, FD), CALL(sendfile, FD),
+	CALL(setxattr, PATH), CALL(fsetxattr, FD), CALL(lsetxattr, PATH), CALL(getxattr, PATH),
+	CALL(lgetxattr, PATH), CALL(fgetxattr, FD), CALL(listxattr, PATH), CALL(llistxattr, PATH),
+	CALL(flistxattr, FD), CALL(sync, NOTHING), CALL(syncfs, FD), CALL(sync_file_range, FD),
 #ifdef SYS_rename /* what only older architectures have */
-	CALL(readlink), CALL(mkdir), CALL(rename), CALL(link), CALL(symlink), CALL(unlink),
-	CALL(rmdir), CALL(chmod), CALL(chown), CALL(lchown),
+	CALL(open, PATH), CALL(stat, PATH), CALL(lstat, PATH), CALL(access, PATH),
+	CALL(readlink, PATH), CALL(mkdir, PATH), CALL(rename, PATHS), CALL(link, PATHS),
+	CALL(symlink, PATHS), CALL(unlink, PATH), CALL(rmdir, PATH), CALL(chmod, PATH),
+	CALL(chown, PATH), CALL(lchown, PATH),
 #endif
 };
 
@@ -50,16 +70,21 @@ static void die(const char *what) {
 	exit(125);
 }
 
-static int call_named(const char *name) {
+static const struct call *call_named(const char *name) {
 	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
-		if (!strcmp(calls[i].name, name)) return calls[i].number;
+		if (!strcmp(calls[i].name, name)) return &calls[i];
 	errno = EINVAL;
 	die(name);
-	return -1;
+	return NULL;
+}
+
+static enum shape shape_of(int number) {
+	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
+		if (calls[i].number == number) return calls[i].shape;
+	return NOTHING;
 }
 
 static int error_named(const char *name) {
-	if (!strcmp(name, "KILL")) return 0;
 	for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
 		if (!strcmp(errors[i].name, name)) return errors[i].number;
 	errno = EINVAL;
@@ -67,14 +92,21 @@ static int error_named(const char *name) {
 	return -1;
 }
 
-static int listener_for(int call) {
-	struct sock_filter filter[] = {
+#define MOST_CALLS 60
+
+static int listener_for(char *names) {
+	struct sock_filter filter[2 * MOST_CALLS + 2] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)call, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
-	struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
+	unsigned short length = 1;
+	for (char *name = strtok(names, ","); name; name = strtok(NULL, ",")) {
+		if (length > 2 * MOST_CALLS) errno = E2BIG, die(name);
+		filter[length++] = (struct sock_filter)BPF_JUMP(
+			BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)call_named(name)->number, 0, 1);
+		filter[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF);
+	}
+	filter[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	struct sock_fprog program = {length, filter};
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) die("no_new_privs");
 	/* A call that waits for us must not be begun anew when a signal comes: it would count twice. */
 	unsigned flags = SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
@@ -108,24 +140,92 @@ static int received(int channel) {
 	return descriptor;
 }
 
+static int is_below(const char *path, const char *place) {
+	size_t length = strlen(place);
+	return !strncmp(path, place, length) && (!path[length] || path[length] == '/');
+}
+
+static void path_of_link(char *path, size_t size, const char *format, pid_t pid, int descriptor) {
+	char link[64];
+	snprintf(link, sizeof link, format, pid, descriptor);
+	ssize_t length = readlink(link, path, size - 1);
+	path[length < 0 ? 0 : length] = 0;
+}
+
+static void path_from(char *path, size_t size, pid_t pid, int descriptor, uint64_t address) {
+	char memory[64], text[PATH_MAX] = "";
+	*path = 0;
+	snprintf(memory, sizeof memory, "/proc/%d/mem", pid);
+	int opened = open(memory, O_RDONLY | O_CLOEXEC);
+	if (opened < 0) die(memory);
+	/* It may end at a page's end: what can be read of it is enough, and ends in zeros. */
+	for (size_t done = 0; done < sizeof text - 1 && memchr(text, 0, done) == NULL;) {
+		size_t page = 4096 - (address + done) % 4096;
+		if (page > sizeof text - 1 - done) page = sizeof text - 1 - done;
+		ssize_t got = pread(opened, text + done, page, (off_t)(address + done));
+		if (got <= 0) break;
+		done += (size_t)got;
+	}
+	close(opened);
+	if (*text != '/') {
+		if (descriptor == AT_FDCWD) path_of_link(path, size, "/proc/%d/cwd", pid, 0);
+		else path_of_link(path, size, "/proc/%d/fd/%d", pid, descriptor);
+		if (*text) strncat(path, "/", size - strlen(path) - 1);
+	}
+	strncat(path, text, size - strlen(path) - 1);
+}
+
+static int counts(const struct seccomp_notif *asked, char *const places[2]) {
+	if (!places[0]) return 1;
+	char paths[2][2 * PATH_MAX] = {"", ""};
+	const __u64 *words = asked->data.args;
+	pid_t pid = (pid_t)asked->pid;
+	size_t size = sizeof paths[0];
+	switch (shape_of(asked->data.nr)) {
+	case NOTHING: break;
+	case FD: path_of_link(paths[0], size, "/proc/%d/fd/%d", pid, (int)words[0]); break;
+	case PATHS: path_from(paths[1], size, pid, AT_FDCWD, words[1]); /* fall through */
+	case PATH: path_from(paths[0], size, pid, AT_FDCWD, words[0]); break;
+	case ATS: path_from(paths[1], size, pid, (int)words[2], words[3]); /* fall through */
+	case AT: path_from(paths[0], size, pid, (int)words[0], words[1]); break;
+	case TEXT_AT: path_from(paths[0], size, pid, (int)words[1], words[2]); break;
+	}
+	for (int i = 0; i < 2; i++)
+		for (int j = 0; j < 2; j++)
+			if (*paths[i] && places[j] && is_below(paths[i], places[j])) return 1;
+	return 0;
+}
+
+static void swap(char *const places[2]) {
+	if (renameat2(AT_FDCWD, places[0], AT_FDCWD, places[1], RENAME_EXCHANGE)
+		&& errno != ENOENT) /* one of them has gone meanwhile: that is no race any more */
+		die("swap");
+}
+
 int main(int argc, char **argv) {
-	if (argc < 6) {
-		fprintf(stderr, "inject CALL NUMBER ERRNO|KILL SEEN PROGRAM ...\n");
+	if (argc < 7) {
+		fprintf(stderr, "inject CALLS NUMBER ACTION SEEN PLACES PROGRAM ...\n");
 		return 125;
 	}
-	int call = call_named(argv[1]), error = error_named(argv[3]);
+	char *places[2] = {NULL, NULL};
+	places[0] = strtok(argv[5], ":");
+	places[1] = strtok(NULL, ":");
+	int is_kill = !strcmp(argv[3], "KILL"), is_flash = !strcmp(argv[3], "FLASH");
+	int is_swap = is_flash || !strcmp(argv[3], "SWAP");
+	int error = is_kill || is_swap ? 0 : error_named(argv[3]);
+	if (is_swap && !places[1]) errno = EINVAL, die("SWAP needs two places");
 	long wanted = atol(argv[2]), count = 0;
 	int channel[2];
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, channel)) die("socketpair");
 	pid_t child = fork();
 	if (child < 0) die("fork");
 	if (!child) {
-		int listener = listener_for(call);
+		int listener = listener_for(argv[1]);
 		send_over(channel[1], listener);
 		/* The supervisor answers from now on; what we close here is not ours to close in it. */
 		fcntl(listener, F_SETFD, FD_CLOEXEC);
-		execv(argv[5], argv + 5);
-		die(argv[5]);
+		execv(argv[6], argv + 6);
+		die(argv[6]);
 	}
 	close(channel[1]);
 	int listener = received(channel[0]), status = 0, has_ended = 0;
@@ -153,16 +253,19 @@ int main(int argc, char **argv) {
 		if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &asked)) continue; /* it has died meanwhile */
 		struct seccomp_notif_resp answer = {.id = asked.id,
 											.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
-		if ((pid_t)asked.pid == child && ++count == wanted) {
-			int seen = open(argv[4], O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-			if (seen < 0) die(argv[4]);
-			close(seen);
-			if (!error) {
-				kill(child, SIGKILL);
-				continue;
+		if ((pid_t)asked.pid == child && counts(&asked, places)) {
+			count++;
+			if (is_swap && (count == wanted || (is_flash && count == wanted + 1))) swap(places);
+			if (count == wanted) {
+				int seen = open(argv[4], O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+				if (seen < 0) die(argv[4]);
+				close(seen);
+				if (is_kill) {
+					kill(child, SIGKILL);
+					continue;
+				}
+				if (error) answer.flags = 0, answer.error = -error;
 			}
-			answer.flags = 0;
-			answer.error = -error;
 		}
 		ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);
 	}

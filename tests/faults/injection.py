@@ -71,16 +71,25 @@ def injected(
         done = _run(["strace", "-qq", "-o", trace, *options, *inject, *COMMAND, *words], env or {})
         found = trace.read_text()
         return ("killed by SIGKILL" if "signal" in action else "INJECTED") in found, done
-    done = _run([*injecting(call, number, action, trace), *COMMAND, *words], env or {})
+    done = _run(
+        [*injecting(call, number, action.partition("=")[2], trace), *COMMAND, *words], env or {}
+    )
     return trace.exists(), done
 
 
-def injecting(call: str, number: int, action: str, seen: Path) -> Words:
-    """Return what stands before a command for `action` to befall its `number`-th `call`.
+def injecting(
+    calls: str, number: int, action: str, seen: Path, places: Sequence[Path] = ()
+) -> Words:
+    """Return what stands before a command for something to befall it at a call of its main thread.
 
-    The file `seen` is there then.
+    Args:
+        calls: the system calls that count, with commas between them.
+        number: at which of them, from 1 on.
+        action: an errno, 'KILL', 'SWAP' or 'FLASH', as inject.c has it.
+        seen: a file that is there when it came so far.
+        places: only calls count that have to do with these, or with what is below them.
     """
-    return (injector(), call, str(number), action.partition("=")[2], seen)
+    return (injector(), calls, str(number), action, seen, ":".join(map(str, places)))
 
 
 def recorded(

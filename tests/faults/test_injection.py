@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def made(directory: Path) -> set[str]:
 
 @pytest.mark.parametrize("number", [1, 3])
 def test_one_call_of_the_first_thread_fails(number: int, tmp_path: Path) -> None:
-    done = inject(number, "error=ENOSPC", tmp_path)
+    done = inject(number, "ENOSPC", tmp_path)
 
     assert done.stdout == f"own-{number - 1} No space left on device\n"
     assert (done.returncode, done.stderr) == (0, "")
@@ -55,7 +56,7 @@ def test_one_call_of_the_first_thread_fails(number: int, tmp_path: Path) -> None
 
 
 def test_a_kill_comes_before_the_call(tmp_path: Path) -> None:
-    done = inject(2, "signal=KILL", tmp_path)
+    done = inject(2, "KILL", tmp_path)
 
     assert done.returncode == -signal.SIGKILL
     assert made(tmp_path) == {"own-0", "child-0", "thread-0"}
@@ -63,7 +64,7 @@ def test_a_kill_comes_before_the_call(tmp_path: Path) -> None:
 
 
 def test_a_run_that_does_not_come_so_far_says_so(tmp_path: Path) -> None:
-    done = inject(5, "signal=KILL", tmp_path)
+    done = inject(5, "KILL", tmp_path)
 
     assert done.returncode == 0
     assert made(tmp_path) == EVERY
@@ -71,9 +72,70 @@ def test_a_run_that_does_not_come_so_far_says_so(tmp_path: Path) -> None:
 
 
 def test_a_call_that_it_does_not_know_is_no_fault(tmp_path: Path) -> None:
-    prefix = injecting("clone3", 1, "error=EIO", tmp_path / "seen")
+    prefix = injecting("clone3", 1, "EIO", tmp_path / "seen")
 
     done = subprocess.run([*prefix, sys.executable], capture_output=True, text=True, check=False)
 
     assert done.returncode == 125
     assert "clone3" in done.stderr
+
+
+def test_only_what_has_to_do_with_a_place_counts(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    program = f"""
+import os
+top = os.open({str(tmp_path)!r}, os.O_RDONLY)
+os.stat("place-beside", dir_fd=top)
+os.chdir({str(place)!r})
+say = lambda what: print(what, flush=True)
+say("from the working directory"); os.stat("below")
+say("from a descriptor"); opened = os.open("place/below", os.O_RDONLY, dir_fd=top)
+say("where it leaves"); os.rename({str(place)!r} + "/below", "../away")
+os.fsync(opened)
+say("where it comes to"); os.rename("../away", "below")
+say("what a descriptor names"); os.fsync(opened)
+say("the end")
+"""
+    ends = []
+    for number in range(1, 7):
+        shutil.rmtree(place, ignore_errors=True)
+        for name in ("place/below", "place-beside"):
+            (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        calls, seen = "openat,newfstatat,rename,renameat,fsync", tmp_path / f"seen-{number}"
+        prefix = injecting(calls, number, "EIO", seen, [place])
+        words = [*prefix, sys.executable, "-S", "-c", program]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+        ends.append(done.stdout.splitlines()[-1])
+        assert seen.exists() == (number < 6)
+        shutil.rmtree(tmp_path / "away", ignore_errors=True)
+
+    assert ends == [
+        "from the working directory",
+        "from a descriptor",
+        "where it leaves",
+        "where it comes to",
+        "what a descriptor names",
+        "the end",
+    ]
+
+
+def test_two_places_change_and_change_back(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    program = f"""
+for _ in range(4):
+    print(open({str(tmp_path / "a")!r}).read(), end="")
+"""
+    found = []
+    for action in ("SWAP", "FLASH"):
+        prefix = injecting("openat", 2, action, tmp_path / "seen", [tmp_path / "a", tmp_path / "b"])
+        words = [*prefix, sys.executable, "-c", program]
+        found.append(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+        if action == "SWAP":
+            assert (tmp_path / "a").read_text() == "b"
+            (tmp_path / "a").rename(tmp_path / "c")
+            (tmp_path / "b").rename(tmp_path / "a")
+            (tmp_path / "c").rename(tmp_path / "b")
+
+    assert found == ["abbb", "abaa"]
+    assert (tmp_path / "a").read_text() == "a"
