@@ -89,7 +89,7 @@ class Journal:
                 write_all(journal, (_TORN * bool(torn) + "".join(lines)).encode("ascii"))
                 os.fsync(journal)
                 if is_new:
-                    give_to_owner_of(self._db, self.path)
+                    give_to_owner_of(self._db, journal)
                 if not self._is_named:
                     # A run that was killed may have made it and not have come to this.
                     os.fsync(own)

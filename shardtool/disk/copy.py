@@ -33,7 +33,7 @@ _CHUNK = 1 << 20
 _FLUSH = 32 << 20
 # A path this long, with a directory's own path before it, still fits the kernel's 4,096 bytes.
 _LONGEST_PATH = 2048
-_PRIVATE_FILE = 0o600
+PRIVATE_FILE = 0o600
 
 
 class Counter(Protocol):
@@ -295,7 +295,7 @@ def new_file(path: str, *, dir_fd: int) -> Iterator[int]:
         OSError: it could not be created, or something has that name.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, _PRIVATE_FILE, dir_fd=dir_fd)
+    descriptor = os.open(path, flags, PRIVATE_FILE, dir_fd=dir_fd)
     try:
         yield descriptor
     finally:

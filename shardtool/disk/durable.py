@@ -78,40 +78,34 @@ def write_all(descriptor: int, content: bytes | memoryview) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def write_new_file(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Create `path` with `content` and sync the file; its directory is the caller's to sync.
-
-    Raises:
-        FileExistsError: something has that name already.
-        OSError: it could not be written.
-    """
-    with opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW) as descriptor:
-        write_all(descriptor, content)
-        os.fchmod(descriptor, mode)
-        os.fsync(descriptor)
-
-
-def replace_file(directory: int, name: str, content: bytes) -> None:
+def replace_file(
+    directory: int, name: str, content: bytes, *, new: str = "", like: Path | None = None
+) -> None:
     """Write a file in the place of the one of that name, if there is one: whole, or not at all.
 
-    What is being written has a name of its own until then, `.NAME.PID`. What a killed process of
-    this number left under it goes, whatever it is; nothing is written through a link.
+    What is being written has a name of its own until then. What a killed process left under it
+    goes, whatever it is; nothing is written through a link.
 
     Args:
         directory: a descriptor on its directory.
         name: the file's; a link or a FIFO of that name is replaced, not followed.
         content: all of it; everybody may read it.
+        new: its name until then; `.NAME.PID`, if it is empty.
+        like: a file or directory whose owner it gets; see give_to_owner_of.
 
     Raises:
         OSError: it could not be written; what had the name has it still.
     """
-    new = f".{name}.{os.getpid()}"
+    new = new or f".{name}.{os.getpid()}"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(new, dir_fd=directory)
     try:
-        with opened(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, dir_fd=directory) as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with opened(new, flags, dir_fd=directory) as file:
             write_all(file, content)
             os.fchmod(file, 0o644)
+            if like is not None:
+                give_to_owner_of(like, file)
             os.fsync(file)
         os.rename(new, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
@@ -125,7 +119,8 @@ def make_directories(path: Path, *, like: Path, mode: int = 0o755) -> None:
     """Create `path` and what is missing above it, each synced, owned as `like` is owned.
 
     The owner matters when root runs this over the files of the server's own user: what root
-    made, that user must be able to read and remove.
+    made, that user must be able to read and remove. That user can swap names meanwhile: each is
+    made in the one that was opened before, and none is followed where it is a link.
 
     Raises:
         OSError: one of them could not be made, or something else has its name.
@@ -133,24 +128,42 @@ def make_directories(path: Path, *, like: Path, mode: int = 0o755) -> None:
     missing = []
     at = path
     while not at.is_dir():
-        missing.append(at)
+        missing.append(at.name)
         at = at.parent
-    for directory in reversed(missing):
-        with contextlib.suppress(FileExistsError):
-            directory.mkdir(mode)
-            give_to_owner_of(like, directory)
-        if directory.is_symlink() or not directory.is_dir():
-            raise NotADirectoryError(20, os.strerror(20), str(directory))
-        sync_directory(directory)
-        sync_directory(directory.parent)
+    with contextlib.ExitStack() as stack:
+        above = stack.enter_context(opened(at, READ_DIRECTORY))
+        for name in reversed(missing):
+            above = stack.enter_context(made_directory(name, dir_fd=above, like=like, mode=mode))
 
 
-def give_to_owner_of(like: Path, path: Path) -> None:
-    """Give `path` the owner and group of `like`, where we run as root and they differ.
+@contextlib.contextmanager
+def made_directory(name: str, *, dir_fd: int, like: Path, mode: int = 0o755) -> Iterator[int]:
+    """Create directory `name` where it is missing, and yield a descriptor on it; both are synced.
+
+    Raises:
+        OSError: it could not be made, or something else has its name: a link, for instance.
+    """
+    is_new = False
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, mode, dir_fd=dir_fd)
+        is_new = True
+    with opened(name, READ_DIRECTORY_ITSELF, dir_fd=dir_fd) as made:
+        if is_new:
+            give_to_owner_of(like, made)
+        os.fsync(made)
+        # A run that was killed may have made it and not have come to this.
+        os.fsync(dir_fd)
+        yield made
+
+
+def give_to_owner_of(like: Path, descriptor: int) -> None:
+    """Give what `descriptor` is on the owner and group of `like`, where root runs us.
+
+    By a path it might be something else by now.
 
     Raises:
         OSError: either could not be looked at, or the owner could not be set.
     """
     if os.geteuid() == 0:
         wanted = like.stat()
-        os.chown(path, wanted.st_uid, wanted.st_gid, follow_symlinks=False)
+        os.fchown(descriptor, wanted.st_uid, wanted.st_gid)

@@ -23,7 +23,7 @@ from shardtool.datadir.inventory import is_shard_name
 from shardtool.datadir.layout import Layout
 from shardtool.disk.durable import (
     READ_DIRECTORY_ITSELF,
-    give_to_owner_of,
+    made_directory,
     make_directories,
     open_quietly,
     opened,
@@ -168,13 +168,13 @@ class Receipts:
         content = _encoded(document | {"sha256": _checksum(document)}) + b"\n"
         name = f"{receipt.shard}.json"
         try:
-            self._make_directory()
+            if not self._swept:
+                self._make_directory()
             with self._opened() as directory:
                 if not self._swept:
                     self._swept = True
                     _sweep(directory)
-                replace_file(directory, name, content)
-            give_to_owner_of(self._layout.db, self.directory / name)
+                replace_file(directory, name, content, like=self._layout.db)
         except OSError as error:
             raise ShardtoolError(
                 f"{self.directory / name}: expected to write a receipt, "
@@ -186,11 +186,9 @@ class Receipts:
             make_directories(self.directory.parent, like=self._layout.db)
         with (
             opened(self.directory.parent, READ_DIRECTORY_ITSELF) as own,
-            contextlib.suppress(FileExistsError),
+            made_directory(self.directory.name, dir_fd=own, like=self._layout.db),
         ):
-            os.mkdir(self.directory.name, 0o755, dir_fd=own)
-            give_to_owner_of(self._layout.db, self.directory)
-            os.fsync(own)
+            pass
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:

@@ -13,6 +13,7 @@ from typing import Any
 from shardtool.datadir.layout import OWN, Layout
 from shardtool.disk.durable import (
     READ_DIRECTORY_ITSELF,
+    made_directory,
     make_directories,
     opened,
     opened_quietly,
@@ -90,10 +91,9 @@ def open_trash(trash: Path, layout: Layout) -> Iterator[int]:
             make_directories(trash.parent, like=layout.db)
             # Neither of the two may be a link: what is renamed into it must stay there.
             own = stack.enter_context(opened(trash.parent, READ_DIRECTORY_ITSELF))
-            make_directories(trash, like=layout.db)
-            descriptor = stack.enter_context(opened(trash.name, READ_DIRECTORY_ITSELF, dir_fd=own))
-            # A run that was killed may have made them and not have come to this.
-            os.fsync(own)
+            made = made_directory(trash.name, dir_fd=own, like=layout.db)
+            descriptor = stack.enter_context(made)
+            # A run that was killed may have made it and not have come to this.
             sync_directory(trash.parents[1])
         except OSError as error:
             raise ShardtoolError(

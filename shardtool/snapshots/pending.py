@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass
 
 from shardtool.datadir.layout import Layout
 from shardtool.disk.copy import read_bounded
-from shardtool.disk.durable import READ_DIRECTORY, opened, sync_directory, write_new_file
+from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened, replace_file
 from shardtool.errors import ShardtoolError
 from shardtool.snapshots.metadata import DIRECTORIES, is_id
 from shardtool.snapshots.store import told
@@ -62,7 +63,7 @@ def pending_restore(layout: Layout) -> Pending | None:
     advice = "see that raft and wal belong together, then remove it"
     with told(path, "what shardtool wrote when a restore began", advice):
         try:
-            with opened(layout.own, READ_DIRECTORY) as own:
+            with opened(layout.own, READ_DIRECTORY_ITSELF) as own:
                 content = read_bounded(path.name, _MOST_BYTES, dir_fd=own)
         except FileNotFoundError:
             return None
@@ -102,10 +103,20 @@ def write_pending(layout: Layout, pending: Pending) -> None:
     Raises:
         OSError: it can't be written.
     """
-    path = layout.pending_restore
-    temporary = path.with_name(f"{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    content = json.dumps({"schema": SCHEMA, **asdict(pending)})
-    write_new_file(temporary, content.encode("ascii") + b"\n")
-    os.rename(temporary, path)
-    sync_directory(layout.own)
+    name = layout.pending_restore.name
+    content = json.dumps({"schema": SCHEMA, **asdict(pending)}).encode("ascii") + b"\n"
+    # db/.shardtool must be no link: nothing is to be written elsewhere, or removed there.
+    with opened(layout.own, READ_DIRECTORY_ITSELF) as own:
+        replace_file(own, name, content, new=f"{name}.new", like=layout.db)
+
+
+def remove_pending(layout: Layout) -> None:
+    """Remove the pending file, for good.
+
+    Raises:
+        OSError: it can't be removed.
+    """
+    with opened(layout.own, READ_DIRECTORY_ITSELF) as own:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(layout.pending_restore.name, dir_fd=own)
+        os.fsync(own)

@@ -10,18 +10,19 @@ import re
 import stat
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shardtool.datadir.layout import Layout
 from shardtool.disk.copy import (
+    PRIVATE_FILE,
     Counter,
     Entry,
     Meter,
     Reader,
     entry_of,
     new_file,
-    open_regular,
     opened_below,
     room_for,
     set_attributes,
@@ -35,7 +36,6 @@ from shardtool.disk.durable import (
     make_directories,
     opened,
     opened_quietly,
-    sync_directory,
 )
 from shardtool.disk.mounts import mount_points, mounts_at_or_below
 from shardtool.disk.remove import remove_tree
@@ -162,17 +162,25 @@ def _remove_leftovers(move: Move, keep: str) -> None:
 
 
 def stage(
-    store: int, verified: Verification, moves: tuple[Move, ...], meter: Meter
+    store: int,
+    verified: Verification,
+    moves: tuple[Move, ...],
+    meter: Meter,
+    *,
+    into: int | None = None,
 ) -> tuple[str, ...]:
     """Build everything new beside its place: written, synced, read back, compared.
 
-    Whatever goes wrong, an interrupt included, nothing of it is left.
+    Whatever goes wrong, an interrupt included, nothing of it is left. What is new is ours alone,
+    and is reached by descriptors, until all of it is right: the server's user, who owns the
+    directory that it lies in, may give its name to something else meanwhile.
 
     Args:
         store: the store's directory.
         verified: the snapshot, read again and found good.
         moves: what goes where.
         meter: makes what counts the bytes.
+        into: a descriptor on a directory that is new and nobody else's, which all goes into.
 
     Returns:
         What could not be made as it was, for people.
@@ -189,27 +197,37 @@ def stage(
             with (
                 told(move.staged, "to stage the snapshot", advice),
                 opened(verified.id, READ_DIRECTORY_ITSELF, dir_fd=store) as source,
-                opened(move.staged.parent, READ_DIRECTORY) as parent,
+                _parent(move, into) as parent,
             ):
                 wanted = _wanted(verified.metadata, move)
-                warnings += _stage_one(source, parent, wanted, verified, meter)
+                warnings += _stage_one(source, parent, move.staged.name, wanted, verified, meter)
                 os.fsync(parent)
     except BaseException:
-        remove_staged(moves)
+        remove_staged(moves, into)
         raise
     return tuple(dict.fromkeys(warnings))
 
 
-def remove_staged(moves: tuple[Move, ...]) -> None:
+def remove_staged(moves: tuple[Move, ...], into: int | None = None) -> None:
     """Remove what was staged; what resists, the next restore removes."""
     for move in moves:
-        with contextlib.suppress(OSError), opened(move.staged.parent, READ_DIRECTORY) as parent:
+        with contextlib.suppress(OSError), _parent(move, into) as parent:
             remove_tree(parent, move.staged.name)
+
+
+def _parent(move: Move, into: int | None) -> AbstractContextManager[int]:
+    return nullcontext(into) if into is not None else opened(move.staged.parent, READ_DIRECTORY)
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """The entries of one move, under their paths in the bag and below the staged name."""
+    """The entries of one move, with their paths from the staged one on, which is '.'.
+
+    Args:
+        entries: parents first.
+        sources: the path in the bag for each.
+        owners: the uid and gid for each.
+    """
 
     entries: tuple[Entry, ...]
     sources: Mapping[str, str]
@@ -228,7 +246,7 @@ def _wanted(metadata: Metadata, move: Move) -> _Wanted:
             # No file of raft or wal is a program; a planted snapshot must not make one that
             # runs as its owner.
             mode &= ~(stat.S_ISUID | stat.S_ISGID)
-        path = move.staged.name + slash + rest
+        path = f".{slash}{rest}"
         entries.append(replace(entry, path=path, mode=mode))
         sources[path] = f"{bag.PAYLOAD}/{entry.path}"
         owners[path] = _owner(entry, metadata)
@@ -246,42 +264,64 @@ def _owner(entry: Entry, metadata: Metadata) -> tuple[int, int]:
 
 
 def _stage_one(
-    source: int, parent: int, wanted: _Wanted, verified: Verification, meter: Meter
+    source: int, parent: int, name: str, wanted: _Wanted, verified: Verification, meter: Meter
 ) -> tuple[str, ...]:
+    top, *below = wanted.entries
+    is_file = top.kind == "file"
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL if is_file else READ_DIRECTORY_ITSELF
+    if not is_file:
+        os.mkdir(name, PRIVATE_DIRECTORY, dir_fd=parent)
     total = sum(entry.size for entry in wanted.entries)
-    with Reader() as reader:
+    with opened(name, flags, dir_fd=parent) as staged, Reader() as reader:
+        if is_file:
+            os.fchmod(staged, PRIVATE_FILE)
+        elif os.listdir(staged):
+            raise OSError(0, "something that another process put there", name)
         with meter("staging", total) as counter:
-            for entry in wanted.entries:
-                _make(entry, wanted.sources[entry.path], source, parent, reader, counter)
-        set_attributes(wanted.entries, wanted.owners, dir_fd=parent)
-        top = wanted.entries[0]
-        if top.kind == "file":
-            with open_regular(top.path, dir_fd=parent) as file:
-                os.fsync(file)
-            found = [entry_of(top.path, os.stat(top.path, dir_fd=parent))]
+            if is_file:
+                with opened_below(source, wanted.sources[top.path]) as file:
+                    reader.digest(file, counter, target=staged, most=top.size)
+            for entry in below:
+                _make(entry, wanted.sources[entry.path], source, staged, reader, counter)
+        set_attributes(below, wanted.owners, dir_fd=staged)
+        if is_file:
+            os.fsync(staged)
         else:
-            with opened(top.path, READ_DIRECTORY_ITSELF, dir_fd=parent) as staged:
-                sync_tree(staged)
-                found = survey(staged, top.path)
+            sync_tree(staged)
         with meter("verifying", total) as counter:
             for entry in wanted.entries:
                 if entry.kind == "file":
-                    with opened_below(parent, entry.path) as file:
+                    with _reread(staged, entry, is_file=is_file) as file:
                         digest, _ = reader.digest_from_disk(file, counter)
                     if digest != verified.digests[wanted.sources[entry.path]]:
                         raise OSError(0, "other bytes than were in the snapshot", entry.path)
-    return _compare(wanted, found)
+        found = [] if is_file else survey(staged)
+        # From here on others can get in, or find it.
+        if os.geteuid() == 0:
+            os.fchown(staged, *wanted.owners[top.path])
+        os.fchmod(staged, top.mode)
+        os.utime(staged, ns=(top.mtime_ns, top.mtime_ns))
+        os.fsync(staged)
+        first = entry_of(top.path, os.fstat(staged))
+    return _compare(wanted, [first, *(replace(one, path=f"./{one.path}") for one in found)])
+
+
+def _reread(staged: int, entry: Entry, *, is_file: bool) -> AbstractContextManager[int]:
+    if not is_file:
+        return opened_below(staged, entry.path)
+    os.lseek(staged, 0, os.SEEK_SET)
+    return nullcontext(staged)
 
 
 def _make(
-    entry: Entry, source_path: str, source: int, parent: int, reader: Reader, counter: Counter
+    entry: Entry, source_path: str, source: int, staged: int, reader: Reader, counter: Counter
 ) -> None:
     if entry.kind == "directory":
-        os.mkdir(entry.path, PRIVATE_DIRECTORY, dir_fd=parent)
+        os.mkdir(entry.path, PRIVATE_DIRECTORY, dir_fd=staged)
     elif entry.kind == "link":
-        os.symlink(entry.target, entry.path, dir_fd=parent)
+        os.symlink(entry.target, entry.path, dir_fd=staged)
     else:
-        with opened_below(source, source_path) as file, new_file(entry.path, dir_fd=parent) as new:
+        with opened_below(source, source_path) as file, new_file(entry.path, dir_fd=staged) as new:
             reader.digest(file, counter, target=new, most=entry.size)
 
 
@@ -299,7 +339,8 @@ def _compare(wanted: _Wanted, found: list[Entry]) -> tuple[str, ...]:
         owner = (made.uid, made.gid) if made is not None else (0, 0)
         expected = replace(entry, mode=mode, uid=owner[0], gid=owner[1], identity=())
         if made is None or replace(made, identity=()) != expected:
-            raise OSError(0, f"{entry.path} not as it is in the snapshot", entry.path)
+            path = wanted.sources[entry.path]
+            raise OSError(0, f"{path} not as it is in the snapshot", path)
         if owner != wanted.owners[entry.path]:
             warnings.append(
                 f"some files belong to uid {owner[0]}, gid {owner[1]} and not to uid "
@@ -363,12 +404,18 @@ def restore_to(store: int, verified: Verification, target: Path, meter: Meter) -
             remove_tree(parent, staging.name)
             try:
                 os.mkdir(staging.name, PRIVATE_DIRECTORY, dir_fd=parent)
-                warnings = stage(store, verified, moves, meter)
-                give_to_owner_of(like, staging)
-                os.chmod(staging.name, mode, dir_fd=parent)
-                sync_directory(staging)
-                # rename(2) replaces an empty directory, and no other.
-                os.rename(staging.name, target.name, src_dir_fd=parent, dst_dir_fd=parent)
+                with opened(staging.name, READ_DIRECTORY_ITSELF, dir_fd=parent) as made:
+                    if os.listdir(made):
+                        raise OSError(0, "something that another process put there", str(staging))
+                    warnings = stage(store, verified, moves, meter, into=made)
+                    give_to_owner_of(like, made)
+                    os.fchmod(made, mode)
+                    os.fsync(made)
+                    # rename(2) replaces an empty directory, and no other.
+                    os.rename(staging.name, target.name, src_dir_fd=parent, dst_dir_fd=parent)
+                    found = os.stat(target.name, dir_fd=parent, follow_symlinks=False)
+                    if not os.path.samestat(found, os.fstat(made)):
+                        raise OSError(0, "something that another process put there", str(target))
             except BaseException:
                 remove_tree(parent, staging.name)
                 raise

@@ -22,7 +22,13 @@ from shardtool.disk.durable import (
 from shardtool.errors import ShardtoolError
 from shardtool.journal import Journal
 from shardtool.snapshots.address import Place
-from shardtool.snapshots.pending import Pending, Staged, pending_restore, write_pending
+from shardtool.snapshots.pending import (
+    Pending,
+    Staged,
+    pending_restore,
+    remove_pending,
+    write_pending,
+)
 from shardtool.snapshots.restore import Move, moves_for, remove_staged
 from shardtool.snapshots.store import describe, told
 
@@ -108,8 +114,7 @@ def finish(layout: Layout, pending: Pending) -> tuple[Path, ...]:
         stamp=pending.stamp,
         set_aside=[str(path) for path in aside],
     )
-    layout.pending_restore.unlink(missing_ok=True)
-    sync_directory(layout.own)
+    remove_pending(layout)
     return aside
 
 

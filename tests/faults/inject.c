@@ -5,7 +5,8 @@
  * What strace --inject does to one thread, without stopping it at all its other calls: seccomp
  * hands over those of the names CALLS (separated by commas), and those of the program's first
  * thread are counted: all, or with PLACES (separated by colons) those that have to do with one of
- * them or what is below it. ACTION is done before the call:
+ * them or what is below it. A place that ends in a star is the first name that is met of those
+ * that begin so. ACTION is done before the call:
  *
  *     ENOSPC ...   the call is not made and fails
  *     KILL         SIGKILL
@@ -140,9 +141,15 @@ static int received(int channel) {
 	return descriptor;
 }
 
-static int is_below(const char *path, const char *place) {
-	size_t length = strlen(place);
-	return !strncmp(path, place, length) && (!path[length] || path[length] == '/');
+static int is_below(const char *path, char **place) {
+	size_t length = strlen(*place);
+	if (length && (*place)[length - 1] == '*') {
+		if (strncmp(path, *place, length - 1)) return 0;
+		length += strcspn(path + length - 1, "/") - 1;
+		if (!(*place = strndup(path, length))) die("strndup");
+		return 1;
+	}
+	return !strncmp(path, *place, length) && (!path[length] || path[length] == '/');
 }
 
 static void path_of_link(char *path, size_t size, const char *format, pid_t pid, int descriptor) {
@@ -175,7 +182,7 @@ static void path_from(char *path, size_t size, pid_t pid, int descriptor, uint64
 	strncat(path, text, size - strlen(path) - 1);
 }
 
-static int counts(const struct seccomp_notif *asked, char *const places[2]) {
+static int counts(const struct seccomp_notif *asked, char *places[2]) {
 	if (!places[0]) return 1;
 	char paths[2][2 * PATH_MAX] = {"", ""};
 	const __u64 *words = asked->data.args;
@@ -192,7 +199,7 @@ static int counts(const struct seccomp_notif *asked, char *const places[2]) {
 	}
 	for (int i = 0; i < 2; i++)
 		for (int j = 0; j < 2; j++)
-			if (*paths[i] && places[j] && is_below(paths[i], places[j])) return 1;
+			if (*paths[i] && places[j] && is_below(paths[i], &places[j])) return 1;
 	return 0;
 }
 

@@ -65,16 +65,28 @@ def injected(
         Whether it came so far (a run that ends by itself has fewer such calls), and the run. It
         never ends in a traceback.
     """
-    trace.unlink(missing_ok=True)
     if options:
+        trace.unlink(missing_ok=True)
         inject = ("-e", f"trace={call}", "-e", f"inject={call}:{action}:when={number}")
         done = _run(["strace", "-qq", "-o", trace, *options, *inject, *COMMAND, *words], env or {})
         found = trace.read_text()
         return ("killed by SIGKILL" if "signal" in action else "INJECTED") in found, done
-    done = _run(
-        [*injecting(call, number, action.partition("=")[2], trace), *COMMAND, *words], env or {}
-    )
-    return trace.exists(), done
+    return struck(words, injecting(call, number, action.partition("=")[2], trace), trace, env)
+
+
+def struck(
+    words: Sequence[str | Path],
+    prefix: Words,
+    seen: Path,
+    env: Mapping[str, str] | None = None,
+) -> tuple[bool, Done]:
+    """Run `shardtool *words` after `injecting`'s words; return whether it came so far, and the run.
+
+    It never ends in a traceback.
+    """
+    seen.unlink(missing_ok=True)
+    done = _run([*prefix, *COMMAND, *words], env or {})
+    return seen.exists(), done
 
 
 def injecting(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from pathlib import Path
 from tests.conftest import Entry
 
 NOBODY = 65534
+SECRET = b"nobody but root may read this\n"
+PRUNE = ("prune", "--trust", "marker", "--yes", "-q")
 
 
 @dataclass
@@ -69,3 +72,26 @@ def give_away(path: Path) -> None:
     """Give a tree to nobody, as a server's user has its data directory."""
     for place in (path, *path.rglob("*")):
         os.chown(place, NOBODY, NOBODY, follow_symlinks=False)
+
+
+def renewed(original: Path, data: Path) -> Path:
+    """Copy the node for the next round, and give it to nobody."""
+    shutil.rmtree(data, ignore_errors=True)
+    shutil.copytree(original, data, symlinks=True)
+    give_away(data)
+    return data
+
+
+def link_of_nobody(path: Path, target: Path) -> Path:
+    """Make a link that the racer may swap; return it."""
+    path.symlink_to(target)
+    os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    return path
+
+
+def whole(shard: Path, original: Path) -> bool:
+    """Say whether a shard holds what it held, but for what was swapped for a link."""
+    return all(
+        (shard / file.name).is_symlink() or (shard / file.name).read_bytes() == file.read_bytes()
+        for file in original.iterdir()
+    )

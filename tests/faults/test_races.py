@@ -6,82 +6,33 @@ and again while names in it change places thousands of times.
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from fixtures import Node
-from tests.conftest import Listing, Run
+from tests.conftest import Run
 from tests.faults.compiled import compiled
-from tests.faults.races_world import NOBODY, Outside, give_away, racing
+from tests.faults.races_world import (
+    PRUNE,
+    SECRET,
+    Outside,
+    give_away,
+    link_of_nobody,
+    racing,
+    renewed,
+    whole,
+)
 from tests.needs import needs_root
 from tests.real.snapshot_world import damage
 
 pytestmark = [needs_root, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROUNDS = 40
-SECRET = b"nobody but root may read this\n"
-PRUNE = ("prune", "--trust", "marker", "--yes", "-q")
-
-
-@pytest.fixture
-def outside(public_path: Path, listing: Callable[[Path], Listing]) -> Iterator[Outside]:
-    """What looks like a marked shard, and like raft and wal, of root's."""
-    node = Node(public_path / "elsewhere", version="0.8")
-    node.old_shard(2, points=4)
-    node.mark(2)
-    place = node.shard_db / "00002"
-    (place / "snapshot").mkdir()
-    for name in ("log", "secret", "snapshot/secret", "log.1"):
-        (place / name).write_bytes(SECRET)
-        (place / name).chmod(0o640)
-    os.utime(place, ns=(1, 1_400_000_000_123_456_789))
-    place.chmod(0o750)
-    found = Outside(place, listing)
-    found.remember()
-    yield found
-    assert found.is_untouched()
 
 
 @pytest.fixture
 def racer(public_path: Path) -> Path:
     return compiled("racer", public_path)
-
-
-@pytest.fixture
-def original(public_path: Path) -> Path:
-    """A node with three marked shards, of which nothing is anybody's but nobody's."""
-    node = Node(public_path / "original", version="0.8")
-    for number in (1, 2, 3):
-        node.old_shard(number, points=4)
-        node.mark(number)
-    return node.path
-
-
-def renewed(original: Path, data: Path) -> Path:
-    """Copy the node for the next round, and give it to nobody."""
-    shutil.rmtree(data, ignore_errors=True)
-    shutil.copytree(original, data, symlinks=True)
-    give_away(data)
-    return data
-
-
-def link_of_nobody(path: Path, target: Path) -> Path:
-    """Make a link that the racer may swap; return it."""
-    path.symlink_to(target)
-    os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
-    return path
-
-
-def whole(shard: Path, original: Path) -> bool:
-    """Say whether a shard holds what it held, but for what was swapped for a link."""
-    return all(
-        (shard / file.name).is_symlink() or (shard / file.name).read_bytes() == file.read_bytes()
-        for file in original.iterdir()
-    )
 
 
 @pytest.mark.parametrize("what", ["the shard", "a file of it", "its marker", "the trash"])
