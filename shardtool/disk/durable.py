@@ -67,6 +67,16 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
 
 
+def insist_on_same(name: str, made: os.stat_result, *, dir_fd: int) -> None:
+    """Insist that a name in a directory that others may write in is what we have made.
+
+    Raises:
+        OSError: it is something else by now, or gone.
+    """
+    if not os.path.samestat(os.stat(name, dir_fd=dir_fd, follow_symlinks=False), made):
+        raise OSError(0, "something that another process put there", name)
+
+
 def write_all(descriptor: int, content: bytes | memoryview) -> None:
     """Write all of `content` to `descriptor`, however many calls that takes.
 

@@ -27,6 +27,7 @@ from shardtool.disk.copy import (
 from shardtool.disk.durable import (
     READ_DIRECTORY,
     READ_DIRECTORY_ITSELF,
+    insist_on_same,
     opened,
     opened_quietly,
     write_all,
@@ -138,6 +139,7 @@ def take_snapshot(
                     _write_tag_files(target, store, bag.tag_files(metadata, job.digests()))
                     _give_to_server(target, directory, sources["raft"])
                     sync_tree(target)
+                    made = os.fstat(target)
                 verified = verify(directory, PARTIAL + name, meter, identity=name)
                 _insist_on(verified, store)
                 os.rename(PARTIAL + name, name, src_dir_fd=directory, dst_dir_fd=directory)
@@ -148,6 +150,9 @@ def take_snapshot(
                 raise
             what = f"could not be removed: {left[0]}" if left else "was removed"
             raise ShardtoolError(f"{error}; what was written of the snapshot {what}") from None
+        advice = "see who else writes in that directory, and take another one"
+        with told(store / name, "the snapshot that was written", advice):
+            insist_on_same(name, made, dir_fd=directory)
         try:
             os.fsync(directory)
         except OSError as error:

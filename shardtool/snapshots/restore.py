@@ -33,6 +33,7 @@ from shardtool.disk.durable import (
     READ_DIRECTORY,
     READ_DIRECTORY_ITSELF,
     give_to_owner_of,
+    insist_on_same,
     make_directories,
     opened,
     opened_quietly,
@@ -413,9 +414,7 @@ def restore_to(store: int, verified: Verification, target: Path, meter: Meter) -
                     os.fsync(made)
                     # rename(2) replaces an empty directory, and no other.
                     os.rename(staging.name, target.name, src_dir_fd=parent, dst_dir_fd=parent)
-                    found = os.stat(target.name, dir_fd=parent, follow_symlinks=False)
-                    if not os.path.samestat(found, os.fstat(made)):
-                        raise OSError(0, "something that another process put there", str(target))
+                    insist_on_same(target.name, os.fstat(made), dir_fd=parent)
             except BaseException:
                 remove_tree(parent, staging.name)
                 raise

@@ -73,7 +73,7 @@ FAULTS = (
     Fault(
         "a new directory's name is not synced",
         "shardtool/disk/durable.py",
-        (("        sync_directory(directory.parent)\n", ""),),
+        (("        os.fsync(dir_fd)\n", ""),),
         power("restored_elsewhere"),
     ),
     Fault(
@@ -172,15 +172,15 @@ FAULTS = (
         kill("backed_up", 0),
     ),
     Fault(
-        "the pending file of a restore is not synced",
-        "shardtool/disk/durable.py",
-        (("        os.fchmod(descriptor, mode)\n        os.fsync(descriptor)\n", ""),),
+        "that the pending file of a restore is gone is not synced",
+        "shardtool/snapshots/pending.py",
+        (("        os.fsync(own)\n", ""),),
         power("restored"),
     ),
     Fault(
         "what a restore stages is not synced",
         "shardtool/snapshots/restore.py",
-        (("                sync_tree(staged)\n", ""),),
+        (("            sync_tree(staged)\n", "            pass\n"),),
         power("restored_elsewhere"),
     ),
     Fault(

@@ -53,7 +53,7 @@ def contents(listing: Callable[[Path], Listing], shard: Path) -> set[tuple[str, 
 @pytest.mark.parametrize(
     ("call", "errno"),
     [
-        *(("renameat", "ENOSPC"), ("mkdir", "EROFS")),
+        *(("renameat", "ENOSPC"), ("mkdirat", "EROFS")),
         *(
             pytest.param(call, errno, marks=pytest.mark.slow)
             for call in ("fsync", "unlinkat")

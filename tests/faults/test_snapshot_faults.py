@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from shardtool.snapshots.store import list_store
+from tests.faults.injection import injecting
 from tests.needs import lacking
 from tests.real.snapshot_world import backed_up, damage, document, make_node, shardtool, state
 
@@ -52,9 +53,10 @@ def as_user(uid: int, place: Path) -> Iterator[None]:
         os.chdir(was)
 
 
-def killed_at(call: str, number: int, log: Path) -> list[str]:
-    """Return the words in front of a command that kill it at a system call's n-th entry."""
-    return [*traced(call, log), "-e", f"inject={call}:signal=KILL:when={number}"]
+def killed_at(calls: str, number: int, seen: Path, *places: Path) -> list[str]:
+    """Return the words in front of a command that kill it at the n-th of its system calls, of
+    those that have to do with a place if one is given."""
+    return [str(word) for word in injecting(calls, number, "KILL", seen, places)]
 
 
 def traced(call: str, log: Path) -> list[str]:
@@ -154,7 +156,7 @@ def test_a_kill_after_the_swap_is_finished_by_the_next(node: Path, tmp_path: Pat
     backed_up(node)
     damage(node)
     # The first unlink is of an old temporary pending file, the second of the pending file.
-    prefix = killed_at("unlink", 2, tmp_path / "log")
+    prefix = killed_at("unlinkat", 2, tmp_path / "log", node / "db/.shardtool")
     shardtool("--data", node, "restore", "--yes", prefix=prefix)
     assert (node / "db" / ".shardtool" / "restore.json").exists()
     result = shardtool("--data", node, "restore", "--yes")
