@@ -5,6 +5,8 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 JOBS ?= auto
+# The slow tests wait a good part of their time, for fsyncs, servers and timers.
+SLOW_JOBS ?= $(shell echo $$(( $$(nproc) + 1 )))
 
 .PHONY: help demo demo-cluster docs test test-all planted mutants check bench clean
 
@@ -50,7 +52,7 @@ test: $(VENV)/dev.stamp
 	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m 'not slow and not planted'
 
 test-all: test
-	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m slow
+	$(BIN)/pytest -q -n $(SLOW_JOBS) --dist worksteal -m slow
 
 planted: $(VENV)/dev.stamp
 	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m planted

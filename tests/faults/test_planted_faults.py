@@ -31,6 +31,11 @@ def around_renames(world: str) -> str:
     return f"tests/faults/test_every_kill.py::{test}[{world}]"
 
 
+def swaps(name: str) -> str:
+    """Name a test that swaps a link in at any look."""
+    return f"tests/faults/test_swaps.py::test_{name}"
+
+
 EXECUTE = "shardtool/prune/execute.py"
 # The races of test_races need luck for a window of microseconds; these swap just in it.
 REMOVED_LINK = (
@@ -267,6 +272,41 @@ FAULTS = (
             ),
         ),
         kill("marked", 0),
+    ),
+    Fault(
+        "the trash is made by a path that somebody may swap",
+        "shardtool/prune/trash.py",
+        (
+            (
+                "            made = made_directory(trash.name, dir_fd=own, like=layout.db)\n",
+                "            make_directories(trash, like=layout.db)\n"
+                "            made = opened(trash.name, READ_DIRECTORY_ITSELF, dir_fd=own)\n",
+            ),
+        ),
+        swaps("prune_deletes_nothing_through_a_link_swapped_in_at_any_look[shardtool's own]"),
+    ),
+    Fault(
+        "a restore notes what it does through whatever link there is",
+        "shardtool/snapshots/pending.py",
+        (
+            (
+                "    with opened(layout.own, READ_DIRECTORY_ITSELF) as own:\n        replace_file",
+                "    with opened(layout.own, os.O_RDONLY | os.O_DIRECTORY) as own:\n"
+                "        replace_file",
+            ),
+        ),
+        swaps("restore_touches_nothing_through_a_link_swapped_in_at_any_look[db/.shardtool]"),
+    ),
+    Fault(
+        "a restore stages through whatever link there is",
+        "shardtool/snapshots/restore.py",
+        (
+            (
+                "os.O_EXCL if is_file else READ_DIRECTORY_ITSELF\n",
+                "os.O_EXCL if is_file else READ_DIRECTORY\n",
+            ),
+        ),
+        swaps("restore_touches_nothing_through_a_link_swapped_in_at_any_look[wal.restoring-*]"),
     ),
 )
 

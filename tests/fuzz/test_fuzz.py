@@ -18,7 +18,7 @@ from tests.fuzz import corpus, targets, targets_on_disk
 from tests.needs import archive_of, lacking
 
 TARGETS = sorted({**targets.TARGETS, **targets_on_disk.TARGETS})
-SECONDS = int(os.environ.get("SHARDTOOL_FUZZ_SECONDS", "10"))
+SECONDS = int(os.environ.get("SHARDTOOL_FUZZ_SECONDS", "5"))
 LONGEST_INPUT = 15
 """Seconds that one input of some KB may take, on a machine that has other things to do."""
 MOST_MB = 1024
