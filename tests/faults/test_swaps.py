@@ -1,8 +1,8 @@
 """A name changes places with a link just before each call that has to do with it.
 
 What a race does thousands of times by chance (test_races), here with no chance: the swap comes
-between any two looks that shardtool takes at a name; at every other it stays, else it is undone
-at the next look.
+between any two looks that shardtool takes at a name, and stays; at every third it is tried too
+whether something goes wrong if it is undone by the next look.
 """
 
 from __future__ import annotations
@@ -64,27 +64,33 @@ class Swapping:
     codes: Counter[int] = field(default_factory=Counter)
 
     def at_every_call(self, holds: Callable[[int], None], *, step: int = 1) -> int:
-        """Run them all; return at how many calls there was a swap.
+        """Run them all; return up to which call there was a swap.
 
         Args:
             holds: is called with each exit code, and asserts what must be so.
-            step: an odd number: every how many calls.
+            step: every how many calls.
         """
-        seen, number, came = self.outside.path.parents[3] / "seen", 1 - step, True
+        number, came = 1, True
         while came:
-            number += step
             assert number < MOST, "it does something without end"
-            self.fresh()
-            action = ("SWAP", "FLASH")[number % 2]
-            prefix = injecting(LOOKS, number, action, seen, [self.name, self.link])
-            came, done = struck(self.words, prefix, seen)
-            with about(f"{action} at {number}: {done.returncode} {done.stderr}"):
-                assert done.returncode in (0, 1, 3)
-                assert self.outside.is_untouched(), "outside was touched"
-                self._undo()
-                holds(done.returncode)
-            self.codes[done.returncode] += 1
+            came = self._once("SWAP", number, holds)
+            if number % 3 == 0:
+                self._once("FLASH", number, holds)
+            number += step
         return number - step
+
+    def _once(self, action: str, number: int, holds: Callable[[int], None]) -> bool:
+        seen = self.outside.path.parents[3] / "seen"
+        self.fresh()
+        prefix = injecting(LOOKS, number, action, seen, [self.name, self.link])
+        came, done = struck(self.words, prefix, seen)
+        with about(f"{action} at {number}: {done.returncode} {done.stderr}"):
+            assert done.returncode in (0, 1, 3)
+            assert self.outside.is_untouched(), "outside was touched"
+            self._undo()
+            holds(done.returncode)
+        self.codes[done.returncode] += 1
+        return came
 
     def _undo(self) -> None:
         """Give the name back to what had it: what a swap has taken away is to be looked at."""
