@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from shardtool.snapshots.pending import (
     Staged,
     pending_restore,
     refuse_half_restored,
+    remove_pending,
     write_pending,
 )
 from tests.any_json import JSON, change
+from tests.needs import needs_root
 
 ID = "20261124T175153Z"
 PENDING = Pending(ID, "/snapshots", ID, (Staged("/raft", 7, 8), Staged("/wal", 9, 10)))
@@ -84,24 +87,67 @@ def test_what_a_kill_left_of_a_pending_file_is_in_no_ones_way(node: Layout) -> N
     assert not temporary.exists()
 
 
-def test_a_pending_file_and_its_name_are_on_disk_when_it_is_written(
-    node: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def done_to_disk(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Syncs, by the name of what was synced, renames and removals, in their order."""
     seen: list[str] = []
-    fsync, rename = os.fsync, os.rename
 
-    def note_sync(descriptor: int) -> None:
-        seen.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
-        fsync(descriptor)
+    def noting(name: str, call: Callable[..., None], what: Callable[[Any], str]) -> None:
+        def noted(first: Any, *words: Any, **more: Any) -> None:
+            call(first, *words, **more)
+            seen.append(what(first))
 
-    def note_rename(source: Path, target: Path) -> None:
-        seen.append("rename")
-        rename(source, target)
+        monkeypatch.setattr(os, name, noted)
 
-    monkeypatch.setattr(os, "fsync", note_sync)
-    monkeypatch.setattr(os, "rename", note_rename)
+    noting("fsync", os.fsync, lambda fd: Path(os.readlink(f"/proc/self/fd/{fd}")).name)
+    noting("rename", os.rename, lambda name: f"rename {name}")
+    noting("unlink", os.unlink, lambda name: f"unlink {name}")
+    return seen
+
+
+def test_a_pending_file_and_its_name_are_on_disk_when_it_is_written(
+    node: Layout, done_to_disk: list[str]
+) -> None:
     write_pending(node, PENDING)
-    assert seen == ["restore.json.new", "rename", ".shardtool"]
+    assert done_to_disk == ["restore.json.new", "rename restore.json.new", ".shardtool"]
+
+
+def test_that_a_pending_file_is_gone_is_on_disk_when_it_was_removed(
+    node: Layout, done_to_disk: list[str]
+) -> None:
+    write_pending(node, PENDING)
+    done_to_disk.clear()
+    remove_pending(node)
+    assert not node.pending_restore.exists()
+    remove_pending(node)  # one that was killed behind it has nothing to remove
+    assert done_to_disk == ["unlink restore.json", ".shardtool", ".shardtool"]
+
+
+@needs_root
+def test_a_pending_file_is_its_databases_owners(tmp_path: Path) -> None:
+    (tmp_path / "db/.shardtool").mkdir(parents=True)
+    os.chown(tmp_path / "db", 65534, 65533)
+    layout = Layout(tmp_path / "db", tmp_path / "raft", tmp_path / "wal", None, str(tmp_path))
+    write_pending(layout, PENDING)
+    found = layout.pending_restore.stat()
+    assert (found.st_uid, found.st_gid) == (65534, 65533)
+
+
+def test_no_pending_file_is_looked_for_through_a_link(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    for directory in (tmp_path / "db", elsewhere):
+        directory.mkdir()
+    layout = Layout(tmp_path / "db", tmp_path / "raft", tmp_path / "wal", None, str(tmp_path))
+    layout.own.symlink_to(elsewhere)
+    (elsewhere / layout.pending_restore.name).write_bytes(b"not ours")
+
+    with pytest.raises(ShardtoolError, match="Not a directory"):
+        pending_restore(layout)
+    with pytest.raises(NotADirectoryError):
+        write_pending(layout, PENDING)
+    with pytest.raises(NotADirectoryError):
+        remove_pending(layout)
+    assert [path.read_bytes() for path in elsewhere.iterdir()] == [b"not ours"]
 
 
 @given(data=st.data(), value=JSON)
