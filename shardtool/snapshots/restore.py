@@ -412,19 +412,20 @@ def restore_to(store: int, verified: Verification, target: Path, meter: Meter) -
                     give_to_owner_of(like, made)
                     os.fchmod(made, mode)
                     os.fsync(made)
-                    # rename(2) replaces an empty directory, and no other.
-                    os.rename(staging.name, target.name, src_dir_fd=parent, dst_dir_fd=parent)
-                    insist_on_same(target.name, os.fstat(made), dir_fd=parent)
+                    facts = os.fstat(made)
+                # rename(2) replaces an empty directory, and no other.
+                os.rename(staging.name, target.name, src_dir_fd=parent, dst_dir_fd=parent)
             except BaseException:
                 remove_tree(parent, staging.name)
                 raise
             try:
+                insist_on_same(target.name, facts, dir_fd=parent)
                 os.fsync(parent)
             except OSError as error:
                 raise ShardtoolError(
                     f"{target}: expected to make its name durable, found: {describe(error)}; "
-                    "the snapshot stands there, verified, but may not outlive a power cut: check "
-                    "the disk, and restore to another place"
+                    "unless another process has moved it the snapshot stands there, verified, but "
+                    "may not outlive a power cut: check the disk, and restore to another place"
                 ) from None
     return warnings
 

@@ -1,14 +1,16 @@
-"""The small C programs of these tests: what Python is too slow for, or can't do."""
+"""The small C programs of these tests: what Python is too slow for, or can't do; and bytecode."""
 
 from __future__ import annotations
 
 import atexit
+import compileall
 import functools
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
+from tests.conftest import REPOSITORY
 from tests.needs import lacking
 
 
@@ -28,3 +30,9 @@ def injector() -> Path:
     directory = Path(tempfile.mkdtemp(prefix="injector-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     return compiled("inject", directory)
+
+
+@functools.cache
+def write_bytecode() -> None:
+    """Compile shardtool: whether a module's bytecode is there makes one call more or less."""
+    assert compileall.compile_dir(REPOSITORY / "shardtool", quiet=1)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.conftest import COMMAND, REPOSITORY
+from tests.faults.compiled import write_bytecode
 from tests.faults.injection import injecting
 from tests.needs import lacking
 
@@ -93,6 +94,7 @@ def faults(
         only: an error to take, for all calls that can be interrupted; else those of ERRNOS.
         env: more for the environment.
     """
+    write_bytecode()
     trace = world.parent / "trace-of-all"
     _run(["strace", "-f", "-y", "-qq", "-o", str(trace)], words, env)
     turns = {call: itertools.cycle((only,) if only else ERRNOS[call]) for call in ERRNOS}

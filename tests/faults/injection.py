@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.conftest import COMMAND, REPOSITORY
-from tests.faults.compiled import injector
+from tests.faults.compiled import injector, write_bytecode
 from tests.faults.injection_calls import CHANGING, WHOLE, Call, calls_in
 
 Done = subprocess.CompletedProcess[str]
@@ -108,6 +108,7 @@ def recorded(
     words: Sequence[str | Path], trace: Path, env: Mapping[str, str]
 ) -> tuple[list[Call], Done]:
     """Run `shardtool *words` to its end; return the calls by which it changed the disk, and it."""
+    write_bytecode()
     trace.unlink(missing_ok=True)
     strace: tuple[str | Path, ...] = ("strace", "-f", "--seccomp-bpf", "-qq", "-o", trace)
     strace += ("-y", "-xx", "-s", str(WHOLE), "-e", f"trace={','.join(CHANGING)}")
