@@ -88,7 +88,7 @@ class Journal:
                 torn = entry.st_size and os.pread(journal, 1, entry.st_size - 1) != b"\n"
                 write_all(journal, (_TORN * bool(torn) + "".join(lines)).encode("ascii"))
                 os.fsync(journal)
-                if is_new:
+                if is_new and not entry.st_size and entry.st_nlink == 1:  # else another's, by now
                     give_to_owner_of(self._db, journal)
                 if not self._is_named:
                     # A run that was killed may have made it and not have come to this.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,25 @@ def sync_directory(path: Path) -> None:
     """
     with opened(path, READ_DIRECTORY) as descriptor:
         os.fsync(descriptor)
+
+
+def take_new_directory(name: str, descriptor: int) -> None:
+    """See that a directory that we have just made, in one that others may write in, is ours alone.
+
+    One of them may have put his own in its place before it was opened: that is taken from him.
+    Where a file system has no owners or modes of its own (CIFS), there is nothing to take.
+
+    Raises:
+        OSError: something is in it, or it can't be looked at.
+    """
+    entry = os.fstat(descriptor)
+    with contextlib.suppress(OSError):
+        if os.geteuid() == 0 and entry.st_uid != 0:
+            os.fchown(descriptor, 0, 0)
+        if stat.S_IMODE(entry.st_mode) & 0o077:
+            os.fchmod(descriptor, 0o700)
+    if os.listdir(descriptor):
+        raise OSError(0, "something that another process put there", name)
 
 
 def insist_on_same(name: str, made: os.stat_result, *, dir_fd: int) -> None:
@@ -158,7 +178,8 @@ def made_directory(name: str, *, dir_fd: int, like: Path, mode: int = 0o755) -> 
         os.mkdir(name, mode, dir_fd=dir_fd)
         is_new = True
     with opened(name, READ_DIRECTORY_ITSELF, dir_fd=dir_fd) as made:
-        if is_new:
+        # Whoever may write above it may have put another there meanwhile, of root's for instance.
+        if is_new and os.fstat(made).st_uid == os.geteuid() and not os.listdir(made):
             give_to_owner_of(like, made)
         os.fsync(made)
         # A run that was killed may have made it and not have come to this.

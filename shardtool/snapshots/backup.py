@@ -30,6 +30,7 @@ from shardtool.disk.durable import (
     insist_on_same,
     opened,
     opened_quietly,
+    take_new_directory,
     write_all,
 )
 from shardtool.disk.mounts import mount_points, mounts_at_or_below
@@ -198,6 +199,7 @@ def _exists(name: str, directory: int) -> bool:
 def _new_directory(name: str, directory: int) -> Iterator[int]:
     os.mkdir(name, PRIVATE_DIRECTORY, dir_fd=directory)
     with opened(name, READ_DIRECTORY_ITSELF, dir_fd=directory) as target:
+        take_new_directory(name, target)
         os.mkdir(bag.PAYLOAD, PRIVATE_DIRECTORY, dir_fd=target)
         yield target
 

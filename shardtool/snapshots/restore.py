@@ -37,6 +37,7 @@ from shardtool.disk.durable import (
     make_directories,
     opened,
     opened_quietly,
+    take_new_directory,
 )
 from shardtool.disk.mounts import mount_points, mounts_at_or_below
 from shardtool.disk.remove import remove_tree
@@ -276,8 +277,8 @@ def _stage_one(
     with opened(name, flags, dir_fd=parent) as staged, Reader() as reader:
         if is_file:
             os.fchmod(staged, PRIVATE_FILE)
-        elif os.listdir(staged):
-            raise OSError(0, "something that another process put there", name)
+        else:
+            take_new_directory(name, staged)
         with meter("staging", total) as counter:
             if is_file:
                 with opened_below(source, wanted.sources[top.path]) as file:
@@ -406,8 +407,7 @@ def restore_to(store: int, verified: Verification, target: Path, meter: Meter) -
             try:
                 os.mkdir(staging.name, PRIVATE_DIRECTORY, dir_fd=parent)
                 with opened(staging.name, READ_DIRECTORY_ITSELF, dir_fd=parent) as made:
-                    if os.listdir(made):
-                        raise OSError(0, "something that another process put there", str(staging))
+                    take_new_directory(staging.name, made)
                     warnings = stage(store, verified, moves, meter, into=made)
                     give_to_owner_of(like, made)
                     os.fchmod(made, mode)

@@ -305,7 +305,7 @@ FAULTS = (
                 "os.O_EXCL if is_file else READ_DIRECTORY_ITSELF\n",
                 "os.O_EXCL if is_file else READ_DIRECTORY\n",
             ),
-            ("        elif os.listdir(staged):\n", "        elif False:\n"),
+            ("            take_new_directory(name, staged)\n", "            pass\n"),
         ),
         swaps("restore_touches_nothing_through_a_link_swapped_in_at_any_look[wal.restoring-*]"),
     ),
