@@ -104,7 +104,7 @@ def test_a_reader_that_has_gone_ends_it_quietly(shardtool: Run, tmp_path: Path) 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     node = Node(tmp_path / "data")
-    node.old_shard(1, points=150_000, databases={"test": ("cpu",)})
+    node.old_shard(1, points=400_000, databases={"test": ("cpu",)})
     file = tmp_path / "out.lp"
     command = [*COMMAND, "--data", str(node.path), "export", "--to", str(file)]
     running = subprocess.Popen(
@@ -120,7 +120,7 @@ def test_an_interrupt_leaves_nothing(number: signal.Signals, tmp_path: Path) -> 
         time.sleep(0.005)
     running.send_signal(number)
     _, told = running.communicate()
-    assert running.returncode == 130
+    assert running.returncode == 130, told
     assert "nothing incomplete was left" in told
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 

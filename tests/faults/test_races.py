@@ -27,7 +27,7 @@ from tests.real.snapshot_world import damage
 
 pytestmark = [needs_root, pytest.mark.slow, pytest.mark.timeout(600)]
 
-ROUNDS = 15
+ROUNDS = 25
 
 
 @pytest.fixture
