@@ -77,12 +77,17 @@ def take_new_directory(name: str, descriptor: int) -> None:
     Raises:
         OSError: something is in it, or it can't be looked at.
     """
+    _insist_on_empty(name, descriptor)  # before anything is taken: it may be a third one's
     entry = os.fstat(descriptor)
     with contextlib.suppress(OSError):
         if os.geteuid() == 0 and entry.st_uid != 0:
             os.fchown(descriptor, 0, 0)
         if stat.S_IMODE(entry.st_mode) & 0o077:
             os.fchmod(descriptor, 0o700)
+    _insist_on_empty(name, descriptor)
+
+
+def _insist_on_empty(name: str, descriptor: int) -> None:
     if os.listdir(descriptor):
         raise OSError(0, "something that another process put there", name)
 
