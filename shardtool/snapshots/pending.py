@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from shardtool.datadir.layout import Layout
 from shardtool.disk.copy import read_bounded
@@ -60,11 +61,21 @@ def pending_restore(layout: Layout) -> Pending | None:
         ShardtoolError: the pending file is there but can't be read.
     """
     path = layout.pending_restore
+    with contextlib.ExitStack() as stack:
+        # A link would be read elsewhere: what is pending there is not pending here.
+        with told(layout.own, "a directory of shardtool's own", "move it away"):
+            try:
+                own = stack.enter_context(opened(layout.own, READ_DIRECTORY_ITSELF))
+            except FileNotFoundError:
+                return None
+        return _pending_in(own, path)
+
+
+def _pending_in(own: int, path: Path) -> Pending | None:
     advice = "see that raft and wal belong together, then remove it"
     with told(path, "what shardtool wrote when a restore began", advice):
         try:
-            with opened(layout.own, READ_DIRECTORY_ITSELF) as own:
-                content = read_bounded(path.name, _MOST_BYTES, dir_fd=own)
+            content = read_bounded(path.name, _MOST_BYTES, dir_fd=own)
         except FileNotFoundError:
             return None
         try:

@@ -13,7 +13,8 @@
  *     SWAP         the two PLACES change places
  *     FLASH        they do, and again at the next call that counts
  *
- * The file SEEN is there when it came so far. Ends as the program ends.
+ * The file SEEN is there when it came so far, and says so if two places were swapped then. Ends as
+ * the program ends, which does not outlive it.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -203,10 +204,10 @@ static int counts(const struct seccomp_notif *asked, char *places[2]) {
 	return 0;
 }
 
-static void swap(char *const places[2]) {
-	if (renameat2(AT_FDCWD, places[0], AT_FDCWD, places[1], RENAME_EXCHANGE)
-		&& errno != ENOENT) /* one of them has gone meanwhile: that is no race any more */
-		die("swap");
+static int swap(char *const places[2]) {
+	if (!renameat2(AT_FDCWD, places[0], AT_FDCWD, places[1], RENAME_EXCHANGE)) return 1;
+	if (errno != ENOENT) die("swap");
+	return 0; /* one of them is not there: nothing to swap, yet or any more */
 }
 
 int main(int argc, char **argv) {
@@ -224,9 +225,11 @@ int main(int argc, char **argv) {
 	long wanted = atol(argv[2]), count = 0;
 	int channel[2];
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, channel)) die("socketpair");
-	pid_t child = fork();
+	pid_t supervisor = getpid(), child = fork();
 	if (child < 0) die("fork");
 	if (!child) {
+		/* Without an answer its calls would fail, and it would go on all the same. */
+		if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != supervisor) die("no supervisor");
 		int listener = listener_for(argv[1]);
 		send_over(channel[1], listener);
 		/* The supervisor answers from now on; what we close here is not ours to close in it. */
@@ -262,10 +265,11 @@ int main(int argc, char **argv) {
 											.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
 		if ((pid_t)asked.pid == child && counts(&asked, places)) {
 			count++;
-			if (is_swap && (count == wanted || (is_flash && count == wanted + 1))) swap(places);
-			if (count == wanted) {
+			int is_first = count == wanted, swapped = 0;
+			if (is_swap && (is_first || (is_flash && count == wanted + 1))) swapped = swap(places);
+			if (is_first) {
 				int seen = open(argv[4], O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-				if (seen < 0) die(argv[4]);
+				if (seen < 0 || (swapped && write(seen, "swapped\n", 8) != 8)) die(argv[4]);
 				close(seen);
 				if (is_kill) {
 					kill(child, SIGKILL);

@@ -18,6 +18,8 @@ from tests.faults.injection_calls import CHANGING, WHOLE, Call, calls_in
 
 Done = subprocess.CompletedProcess[str]
 Words = tuple[str | Path, ...]
+TROUBLE = 125
+"""With which inject ends if it can't do its work."""
 
 # Python's own audit event of each open: strace can't tell the few that create from the many that
 # read, whose number is another one in each run (the look through /proc).
@@ -86,6 +88,7 @@ def struck(
     """
     seen.unlink(missing_ok=True)
     done = _run([*prefix, *COMMAND, *words], env or {})
+    assert done.returncode != TROUBLE, done.stderr
     return seen.exists(), done
 
 

@@ -131,6 +131,8 @@ for _ in range(4):
         prefix = injecting("openat", 2, action, tmp_path / "seen", [tmp_path / "a", tmp_path / "b"])
         words = [*prefix, sys.executable, "-c", program]
         found.append(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+        assert (tmp_path / "seen").read_text() == "swapped\n"
+        (tmp_path / "seen").unlink()
         if action == "SWAP":
             assert (tmp_path / "a").read_text() == "b"
             (tmp_path / "a").rename(tmp_path / "c")
@@ -139,3 +141,25 @@ for _ in range(4):
 
     assert found == ["abbb", "abaa"]
     assert (tmp_path / "a").read_text() == "a"
+
+
+def test_where_a_place_is_not_there_nothing_was_swapped(tmp_path: Path) -> None:
+    places = [tmp_path / "a", tmp_path / "b"]
+    places[0].write_text("a")
+    prefix = injecting("openat", 1, "SWAP", tmp_path / "seen", places)
+
+    subprocess.run([*prefix, sys.executable, "-c", f"open({str(places[0])!r})"], check=True)
+
+    assert (tmp_path / "seen").read_text() == ""
+
+
+def test_the_program_does_not_outlive_what_answers_it(tmp_path: Path) -> None:
+    prefix = injecting("mkdir", 1, "KILL", tmp_path / "seen")
+    program = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    with subprocess.Popen([*prefix, sys.executable, "-c", program], stdout=subprocess.PIPE) as one:
+        assert one.stdout is not None
+        pid = int(one.stdout.readline())
+        one.kill()
+        assert one.stdout.read() == b""  # it had the other end
+    status = Path(f"/proc/{pid}/status")
+    assert not status.exists() or "State:\tZ" in status.read_text()

@@ -53,7 +53,7 @@ class Swapping:
         name: what changes places with `link`.
         link: made by `fresh`.
         outside: where the link leads.
-        codes: with how many runs each exit code was seen.
+        codes: with how many runs in which there was a swap each exit code was seen.
     """
 
     fresh: Callable[[], None]
@@ -64,7 +64,7 @@ class Swapping:
     codes: Counter[int] = field(default_factory=Counter)
 
     def at_every_call(self, holds: Callable[[int], None], *, step: int = 1) -> int:
-        """Run them all; return up to which call there was a swap.
+        """Run them all; return how many of them had a swap.
 
         Args:
             holds: is called with each exit code, and asserts what must be so.
@@ -77,19 +77,20 @@ class Swapping:
             if number % 3 == 0:
                 self._once("FLASH", number, holds)
             number += step
-        return number - step
+        return self.codes.total()
 
     def _once(self, action: str, number: int, holds: Callable[[int], None]) -> bool:
         seen = self.outside.path.parents[3] / "seen"
         self.fresh()
         prefix = injecting(LOOKS, number, action, seen, [self.name, self.link])
         came, done = struck(self.words, prefix, seen)
+        swapped = came and bool(seen.read_text())
         with about(f"{action} at {number}: {done.returncode} {done.stderr}"):
             assert done.returncode in (0, 1, 3)
             assert self.outside.is_untouched(), "outside was touched"
             self._undo()
             holds(done.returncode)
-        self.codes[done.returncode] += 1
+        self.codes[done.returncode] += swapped
         return came
 
     def _undo(self) -> None:

@@ -141,7 +141,7 @@ def test_no_pending_file_is_looked_for_through_a_link(tmp_path: Path) -> None:
     layout.own.symlink_to(elsewhere)
     (elsewhere / layout.pending_restore.name).write_bytes(b"not ours")
 
-    with pytest.raises(ShardtoolError, match="Not a directory"):
+    with pytest.raises(ShardtoolError, match=rf"{layout.own}: expected a directory of shardtool's"):
         pending_restore(layout)
     with pytest.raises(NotADirectoryError):
         write_pending(layout, PENDING)
