@@ -90,6 +90,7 @@ class Swapping:
             assert self.outside.is_untouched(), "outside was touched"
             self._undo()
             holds(done.returncode)
+            assert came or done.returncode == 0, "it does not succeed undisturbed either"
         self.codes[done.returncode] += swapped
         return came
 
@@ -143,7 +144,7 @@ def test_prune_deletes_nothing_through_a_link_swapped_in_at_any_look(
     count = swapping.at_every_call(holds)
 
     assert count >= {"the shard": 30, "a file of it": 2, "its marker": 5}.get(what, 20)
-    assert swapping.codes[0] and swapping.codes[3] + swapping.codes[1], swapping.codes
+    assert swapping.codes[3] + swapping.codes[1], swapping.codes
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ def test_backup_copies_nothing_through_a_link_swapped_in_at_any_look(
     count = swapping.at_every_call(holds, step=1 if name else 3)
 
     assert count >= 5
-    assert swapping.codes[0] and swapping.codes[1], swapping.codes
+    assert swapping.codes[1], swapping.codes
 
 
 @pytest.mark.parametrize("name", ["raft.restoring-*", "wal.restoring-*", "db/.shardtool"])
@@ -211,7 +212,7 @@ def test_restore_touches_nothing_through_a_link_swapped_in_at_any_look(
     count = swapping.at_every_call(holds)
 
     assert count >= 2
-    assert swapping.codes[0], swapping.codes
+    assert swapping.codes[1], swapping.codes
 
 
 @pytest.mark.parametrize("name", ["a snapshot", "it as it goes", "a directory of it"])
@@ -246,7 +247,7 @@ def test_forget_removes_nothing_through_a_link_swapped_in_at_any_look(
     count = swapping.at_every_call(holds)
 
     assert count >= 3
-    assert swapping.codes[0], swapping.codes
+    assert swapping.codes[3], swapping.codes
 
 
 def test_restore_elsewhere_follows_no_link_swapped_in_at_any_look(
@@ -277,7 +278,7 @@ def test_restore_elsewhere_follows_no_link_swapped_in_at_any_look(
     count = swapping.at_every_call(holds)
 
     assert count >= 20
-    assert swapping.codes[0] and swapping.codes[1], swapping.codes
+    assert swapping.codes[1], swapping.codes
 
 
 @pytest.mark.parametrize("name", ["db/.shardtool", "db/.shardtool/proofs"])
@@ -307,4 +308,6 @@ def test_evidence_is_written_through_no_link_swapped_in_at_any_look(
     count = swapping.at_every_call(holds)
 
     assert count >= 8
-    assert swapping.codes[0], swapping.codes
+    # A receipt that can't be written is no failure of verify's, and accept writes the journal.
+    is_refused = command == "accept" and name == "db/.shardtool"
+    assert bool(swapping.codes[1]) == is_refused, swapping.codes
