@@ -6,6 +6,7 @@ without rights. What the machine does not permit is skipped, with the reason.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import ctypes
 import hashlib
@@ -207,6 +208,7 @@ def unprivileged() -> Unprivileged:
         if os.geteuid() != 0:
             return function()
         reader, writer = os.pipe()
+        codecs.lookup("ascii")  # it is imported at its first use: that user may not read Python's
         pid = os.fork()
         if not pid:
             try:

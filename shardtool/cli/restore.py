@@ -17,11 +17,13 @@ from shardtool.datadir.layout import Layout
 from shardtool.datadir.server import find_server
 from shardtool.disk.locks import exclusive
 from shardtool.errors import BusyError, ShardtoolError, UsageError
+from shardtool.snapshots import moves as moving
 from shardtool.snapshots import restore, swap
 from shardtool.snapshots.address import Place
 from shardtool.snapshots.metadata import CONFIG, Metadata, created_at, origin_of
 from shardtool.snapshots.opened import open_place
 from shardtool.snapshots.pending import Pending, pending_restore
+from shardtool.snapshots.staging import stage
 from shardtool.snapshots.store import (
     choose_another,
     find_snapshot,
@@ -113,7 +115,7 @@ def _finish(layout: Layout, pending: Pending, args: argparse.Namespace, out: Out
         )
     aside = swap.finish(layout, pending)
     shown: dict[str, object] = {"id": pending.snapshot, "path": pending.path}
-    moves = restore.moves_for(layout, pending.stamp)
+    moves = moving.moves_for(layout, pending.stamp)
     _tell(out, shown, moves, aside, warnings=doubt, finished=done)
     return exits.DONE
 
@@ -126,9 +128,9 @@ def _restore_in_place(
     *,
     unfinished: Pending | None,
 ) -> int:
-    stamp = restore.new_stamp(layout)
-    moves = restore.moves_for(layout, stamp)
-    restore.refuse_immovable(moves)
+    stamp = moving.new_stamp(layout)
+    moves = moving.moves_for(layout, stamp)
+    moving.refuse_immovable(moves)
     doubt = _refuse_server(layout)
     own = origin_of(socket.gethostname(), str(moves[0].place))
     with _chosen(args, layout, out, own=own) as (directory, path, verified, metadata):
@@ -146,13 +148,13 @@ def _restore_in_place(
         restore.prepare_node(layout, moves, unfinished)
         # Where there was no db, the lock is on what is about to be renamed away.
         with nullcontext() if locked == layout.db else exclusive(layout.db, purpose="directory"):
-            warnings = restore.stage(directory, verified, moves, meter(out))
+            warnings = stage(directory, verified, moves, meter(out))
             pending = swap.pending_of(verified.id, path, stamp, moves)
             swap.begin(layout, pending, moves, lambda: _refuse_server(layout))
             _announce(moves, path, out)
             aside = swap.finish(layout, pending)
     if unfinished is not None:
-        aside += swap.set_aside(restore.moves_for(layout, unfinished.stamp))
+        aside += swap.set_aside(moving.moves_for(layout, unfinished.stamp))
     _tell(
         out,
         verified_json(path, verified),
@@ -165,7 +167,7 @@ def _restore_in_place(
     return exits.DONE
 
 
-def _origin(metadata: Metadata, moves: tuple[restore.Move, ...]) -> tuple[str, tuple[str, ...]]:
+def _origin(metadata: Metadata, moves: tuple[moving.Move, ...]) -> tuple[str, tuple[str, ...]]:
     """Say where a snapshot was taken, and warn of the places that are not the node's."""
     raft, host = metadata.sources.get("raft", "unknown"), metadata.made_by.get("host", "unknown")
     origin = f"(taken {created_at(metadata.id)} on host {host} from {raft})"
@@ -188,7 +190,7 @@ def _restore_elsewhere(args: argparse.Namespace, layout: Layout | None, out: Out
     refuse_inside(target, (*node, *([store] if isinstance(store, Path) else [])), "directory")
     with _chosen(args, layout, out) as (directory, path, verified, metadata):
         warnings = restore.restore_to(directory, verified, target, meter(out))
-    moves = restore.moves_into(target, metadata)
+    moves = moving.moves_into(target, metadata)
     _tell(out, verified_json(path, verified), moves, (), warnings=warnings)
     return exits.DONE
 
@@ -233,7 +235,7 @@ def _declined(out: Output) -> int:
     return exits.FAILED
 
 
-def _announce(moves: tuple[restore.Move, ...], path: Place, out: Output) -> None:
+def _announce(moves: tuple[moving.Move, ...], path: Place, out: Output) -> None:
     """Say, before the first rename, where everything is if this is the last that is heard."""
     for move in moves:
         if os.path.lexists(move.place):
@@ -244,7 +246,7 @@ def _announce(moves: tuple[restore.Move, ...], path: Place, out: Output) -> None
 def _tell(
     out: Output,
     snapshot: dict[str, object],
-    moves: tuple[restore.Move, ...],
+    moves: tuple[moving.Move, ...],
     aside: tuple[Path, ...],
     *,
     warnings: tuple[str, ...] = (),

@@ -68,23 +68,29 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
 
 
-def take_new_directory(name: str, descriptor: int) -> None:
-    """See that a directory that we have just made, in one that others may write in, is ours alone.
+@contextlib.contextmanager
+def new_directory(name: str, *, dir_fd: int) -> Iterator[int]:
+    """Create directory `name`, ours alone, and yield a descriptor on it.
 
-    One of them may have put his own in its place before it was opened: that is taken from him.
-    Where a file system has no owners or modes of its own (CIFS), there is nothing to take.
+    One who may write in the directory above may have put his own in its place before it was
+    opened: that is taken from him. Where a file system has no owners or modes of its own (CIFS),
+    there is nothing to take.
 
     Raises:
-        OSError: something is in it, or it can't be looked at.
+        FileExistsError: something has that name already.
+        OSError: it could not be made, or something is in it.
     """
-    _insist_on_empty(name, descriptor)  # before anything is taken: it may be a third one's
-    entry = os.fstat(descriptor)
-    with contextlib.suppress(OSError):
-        if os.geteuid() == 0 and entry.st_uid != 0:
-            os.fchown(descriptor, 0, 0)
-        if stat.S_IMODE(entry.st_mode) & 0o077:
-            os.fchmod(descriptor, 0o700)
-    _insist_on_empty(name, descriptor)
+    os.mkdir(name, 0o700, dir_fd=dir_fd)
+    with opened(name, READ_DIRECTORY_ITSELF, dir_fd=dir_fd) as made:
+        _insist_on_empty(name, made)  # before anything is taken: it may be a third one's
+        entry = os.fstat(made)
+        with contextlib.suppress(OSError):
+            if os.geteuid() == 0 and entry.st_uid != 0:
+                os.fchown(made, 0, 0)
+            if stat.S_IMODE(entry.st_mode) & 0o077:
+                os.fchmod(made, 0o700)
+        _insist_on_empty(name, made)
+        yield made
 
 
 def _insist_on_empty(name: str, descriptor: int) -> None:

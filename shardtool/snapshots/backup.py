@@ -26,11 +26,9 @@ from shardtool.disk.copy import (
 )
 from shardtool.disk.durable import (
     READ_DIRECTORY,
-    READ_DIRECTORY_ITSELF,
     insist_on_same,
-    opened,
+    new_directory,
     opened_quietly,
-    take_new_directory,
     write_all,
 )
 from shardtool.disk.mounts import mount_points, mounts_at_or_below
@@ -197,9 +195,7 @@ def _exists(name: str, directory: int) -> bool:
 
 @contextlib.contextmanager
 def _new_directory(name: str, directory: int) -> Iterator[int]:
-    os.mkdir(name, PRIVATE_DIRECTORY, dir_fd=directory)
-    with opened(name, READ_DIRECTORY_ITSELF, dir_fd=directory) as target:
-        take_new_directory(name, target)
+    with new_directory(name, dir_fd=directory) as target:
         os.mkdir(bag.PAYLOAD, PRIVATE_DIRECTORY, dir_fd=target)
         yield target
 

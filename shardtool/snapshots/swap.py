@@ -22,6 +22,7 @@ from shardtool.disk.durable import (
 from shardtool.errors import ShardtoolError
 from shardtool.journal import Journal
 from shardtool.snapshots.address import Place
+from shardtool.snapshots.moves import Move, moves_for
 from shardtool.snapshots.pending import (
     Pending,
     Staged,
@@ -29,7 +30,7 @@ from shardtool.snapshots.pending import (
     remove_pending,
     write_pending,
 )
-from shardtool.snapshots.restore import Move, moves_for, remove_staged
+from shardtool.snapshots.staging import remove_staged
 from shardtool.snapshots.store import describe, told
 
 

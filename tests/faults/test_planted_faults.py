@@ -184,8 +184,8 @@ FAULTS = (
     ),
     Fault(
         "what a restore stages is not synced",
-        "shardtool/snapshots/restore.py",
-        (("            sync_tree(staged)\n", "            pass\n"),),
+        "shardtool/snapshots/staging.py",
+        (("            sync_tree(staged)\n", ""),),
         power("restored_elsewhere"),
     ),
     Fault(
@@ -298,14 +298,16 @@ FAULTS = (
         swaps("restore_touches_nothing_through_a_link_swapped_in_at_any_look[db/.shardtool]"),
     ),
     Fault(
-        "a restore stages through whatever link there is",
-        "shardtool/snapshots/restore.py",
+        "what is new is made through whatever link there is",
+        "shardtool/disk/durable.py",
         (
             (
-                "os.O_EXCL if is_file else READ_DIRECTORY_ITSELF\n",
-                "os.O_EXCL if is_file else READ_DIRECTORY\n",
+                "    os.mkdir(name, 0o700, dir_fd=dir_fd)\n"
+                "    with opened(name, READ_DIRECTORY_ITSELF, dir_fd=dir_fd) as made:\n",
+                "    os.mkdir(name, 0o700, dir_fd=dir_fd)\n"
+                "    with opened(name, READ_DIRECTORY, dir_fd=dir_fd) as made:\n",
             ),
-            ("            take_new_directory(name, staged)\n", "            pass\n"),
+            ("    if os.listdir(descriptor):\n", "    if False:\n"),
         ),
         swaps("restore_touches_nothing_through_a_link_swapped_in_at_any_look[wal.restoring-*]"),
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,74 +13,99 @@ from shardtool.disk.durable import (
     READ_DIRECTORY,
     insist_on_same,
     make_directories,
+    new_directory,
     opened,
-    take_new_directory,
 )
 from tests.needs import needs_root
 
 NOBODY = 65534
 
 
-def taken(path: Path) -> None:
-    with opened(path, READ_DIRECTORY) as descriptor:
-        take_new_directory(path.name, descriptor)
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """Have something be done between the making of a directory and its opening."""
+    mkdir = os.mkdir
+
+    def set_to(deed: Callable[[], None]) -> None:
+        def made(name: str, mode: int, *, dir_fd: int) -> None:
+            mkdir(name, mode, dir_fd=dir_fd)
+            deed()
+
+        monkeypatch.setattr(os, "mkdir", made)
+
+    return set_to
+
+
+Meanwhile = Callable[[Callable[[], None]], None]
+
+
+def made_in(directory: Path) -> None:
+    with opened(directory, READ_DIRECTORY) as above, new_directory("new", dir_fd=above):
+        pass
 
 
 @needs_root
 def test_a_directory_that_somebody_has_put_in_the_place_of_ours_is_taken_from_him(
-    tmp_path: Path,
+    tmp_path: Path, meanwhile: Meanwhile
 ) -> None:
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     theirs.chmod(0o777)
     os.chown(theirs, NOBODY, NOBODY)
+    meanwhile(lambda: os.replace(theirs, tmp_path / "new"))
 
-    taken(theirs)
+    made_in(tmp_path)
 
-    found = theirs.stat()
+    found = (tmp_path / "new").stat()
     assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, 0, 0o700)
 
 
-def test_our_own_new_directory_is_left_as_it_is(tmp_path: Path) -> None:
-    ours = tmp_path / "ours"
-    ours.mkdir(0o700)
-    before = ours.stat()
+def test_our_own_new_directory_is_ours_alone(tmp_path: Path) -> None:
+    made_in(tmp_path)
 
-    taken(ours)
+    found = (tmp_path / "new").stat()
+    assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (os.geteuid(), 0o700)
+    with pytest.raises(FileExistsError):
+        made_in(tmp_path)
 
-    assert ours.stat().st_ctime_ns == before.st_ctime_ns
 
+def test_one_with_something_in_it_is_refused_and_left_as_it_is(
+    tmp_path: Path, meanwhile: Meanwhile
+) -> None:
+    planted = tmp_path / "planted"
+    (planted / "link").mkdir(parents=True)
+    planted.chmod(0o755)
 
-def test_one_with_something_in_it_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "planted/link").mkdir(parents=True)
-    (tmp_path / "planted").chmod(0o755)
+    def swap() -> None:
+        (tmp_path / "new").rmdir()
+        planted.rename(tmp_path / "new")
 
+    meanwhile(swap)
     with pytest.raises(OSError, match="another process") as refused:
-        taken(tmp_path / "planted")
-    assert refused.value.filename == "planted"
-    assert stat.S_IMODE((tmp_path / "planted").stat().st_mode) == 0o755, "it may be anybody's"
+        made_in(tmp_path)
+    assert refused.value.filename == "new"
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o755, "it may be anybody's"
 
 
 @needs_root
-@pytest.mark.parametrize("content", [True, False])
+@pytest.mark.parametrize("is_swapped", [True, False])
 def test_only_what_is_new_and_empty_is_given_away(
-    content: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    is_swapped: bool, tmp_path: Path, meanwhile: Meanwhile
 ) -> None:
-    db, mkdir = tmp_path / "db", os.mkdir
+    db = tmp_path / "db"
     (db / "private").mkdir(parents=True)
+    (db / "private/secret").write_text("of root")
     os.chown(db, NOBODY, NOBODY)
 
-    def swapped(name: str, mode: int, *, dir_fd: int) -> None:
-        mkdir(name, mode, dir_fd=dir_fd)
-        if content:
-            (db / name).rename(db / "moved")
-            (db / "private/secret").write_text("of root")
-            (db / "private").rename(db / name)
+    def swap() -> None:
+        if is_swapped:
+            (db / ".shardtool").rename(db / "moved")
+            (db / "private").rename(db / ".shardtool")
 
-    monkeypatch.setattr(os, "mkdir", swapped)
+    meanwhile(swap)
     make_directories(db / ".shardtool", like=db)
 
-    assert (db / ".shardtool").stat().st_uid == (0 if content else NOBODY)
+    assert (db / ".shardtool").stat().st_uid == (0 if is_swapped else NOBODY)
 
 
 def test_a_name_is_the_same_until_it_is_given_to_something_else(tmp_path: Path) -> None:
