@@ -87,3 +87,12 @@ def s3(s3_server: str, tmp_path: Path) -> Iterator[S3World]:
     bucket = f"bucket-{uuid.uuid4().hex[:12]}"
     with s3_world(s3_server, bucket, tmp_path / "home", make_node(tmp_path / "node")) as world:
         yield world
+
+
+@pytest.fixture
+def here(s3: S3World, monkeypatch: pytest.MonkeyPatch) -> S3World:
+    """A world for calls in this process."""
+    for name, value in s3.environment().items():
+        if name.startswith("AWS_") or name in ("HOME", "TMPDIR"):
+            monkeypatch.setenv(name, value)
+    return s3

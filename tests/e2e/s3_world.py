@@ -15,11 +15,14 @@ from typing import Any
 import boto3
 from moto.server import ThreadedMotoServer
 
+from shardtool.snapshots.remote.bucket import Patience
 from tests.e2e.s3_proxy import Proxy, proxied
 from tests.real.snapshot_world import command, environment
 
 KEY, SECRET = "AKIATESTONLY", "s3cr3t-of-the-test"
 LAST = "tagmanifest-sha256.txt"
+# So impatient that a dead line is told at once.
+HASTY = Patience(connect=2, silence=2, request=5, again=0.2)
 
 
 @contextmanager

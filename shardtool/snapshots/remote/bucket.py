@@ -1,17 +1,14 @@
 """One prefix of a bucket: requests that end, are tried again, and fail with one line.
 
-obstore's calls run on an event loop of our own: a signal interrupts them, which it could not
-if they blocked in native code. Memory is bounded by pieces of some MiB, whatever an object has.
+obstore's calls run on an event loop of our own (loop.py). Memory is bounded by pieces of some MiB,
+whatever an object has.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
-import signal
-import threading
 import time
 from collections.abc import (
     AsyncIterator,
@@ -19,13 +16,12 @@ from collections.abc import (
     Callable,
     Coroutine,
     Iterable,
-    Iterator,
     Sequence,
 )
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shardtool.disk.copy import Counter
@@ -34,6 +30,7 @@ from shardtool.errors import ShardtoolError, UsageError
 from shardtool.snapshots.address import Address
 from shardtool.snapshots.metadata import DamagedError
 from shardtool.snapshots.remote.failures import Failure, failure_of
+from shardtool.snapshots.remote.loop import Loop
 from shardtool.snapshots.remote.settings import Settings, find_settings
 
 if TYPE_CHECKING:
@@ -94,65 +91,6 @@ class Object:
     changed_at: datetime
 
 
-def _runner() -> asyncio.Runner:
-    """Return what runs coroutines, and never prints on stderr by itself: whatever fails, a signal's
-    interruption of any task included, reaches the operator through the one who called."""
-    runner = asyncio.Runner()
-    runner.get_loop().set_exception_handler(lambda loop, context: None)
-    return runner
-
-
-class _Deferred:
-    """Signals that end the work on a loop, and are handled only when it has ended.
-
-    A handler that raises does so wherever the loop's thread happens to be: in a callback of native
-    code, which may drop what is raised, and the work goes on as if there had been no signal.
-    """
-
-    def __init__(self) -> None:
-        self._task: asyncio.Task[Any] | None = None
-        self.caught: int | None = None
-
-    async def heeding(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do `work`; a signal that is caught cancels it."""
-        self._task = asyncio.current_task()
-        if self.caught is not None:
-            work.close()
-            raise asyncio.CancelledError
-        return await work
-
-    def catch(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal by cancelling the work."""
-        self.caught = number
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
-            # It may wait for its next event: this is one.
-            self._task.get_loop().call_soon_threadsafe(lambda: None)
-
-
-@contextlib.contextmanager
-def _deferred() -> Iterator[_Deferred]:
-    """Defer SIGTERM and SIGHUP, where they have a handler, to the end of the block.
-
-    asyncio does the same for SIGINT.
-    """
-    deferred = _Deferred()
-    if threading.current_thread() is not threading.main_thread():
-        yield deferred  # signals go to the main thread alone
-        return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
-    for number in handlers:
-        signal.signal(number, deferred.catch)
-    try:
-        yield deferred
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        if deferred.caught is not None:
-            signal.raise_signal(deferred.caught)
-
-
 class Bucket:
     """A store in a bucket, as a context manager. Keys are relative to the store's prefix."""
 
@@ -165,7 +103,7 @@ class Bucket:
         """
         self.address = address
         self._patience = patience
-        self._runner = _runner()
+        self._loop = Loop()
         self._store = _store(address, find_settings(os.environ), patience)
 
     def __enter__(self) -> Bucket:
@@ -177,7 +115,7 @@ class Bucket:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._runner.close()
+        self._loop.close()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` to its end, or until a signal; then nothing of it goes on behind our back.
@@ -186,11 +124,8 @@ class Bucket:
             ShardtoolError: native code gave up in the middle.
         """
         try:
-            with _deferred() as deferred:
-                return self._runner.run(deferred.heeding(work))
+            return self._loop.run(work)
         except BaseException as error:
-            self._runner.close()
-            self._runner = _runner()
             if type(error).__name__ == "PanicException":  # pyo3's: no Exception, and no name for it
                 raise ShardtoolError(
                     f"{self.address}: expected obstore to work, found a mistake in it; check the "

@@ -28,15 +28,20 @@ def refusal(shard: Path, engine: str, scratch: Path) -> str:
     return str(caught.value)
 
 
-@needs_plyvel
-def test_a_corrupt_block_in_the_middle_of_a_table_is_an_error(
-    tables: Path, copied: Callable[[Path], Path], scratch: Path
-) -> None:
-    shard = copied(tables)
+def spoiled(shard: Path) -> Path:
+    """Change a bit in the middle of a shard's only table."""
     (table,) = shard.glob("*.ldb")
     content = bytearray(table.read_bytes())
     content[len(content) // 2] ^= 0x40
     table.write_bytes(content)
+    return shard
+
+
+@needs_plyvel
+def test_a_corrupt_block_in_the_middle_of_a_table_is_an_error(
+    tables: Path, copied: Callable[[Path], Path], scratch: Path
+) -> None:
+    shard = spoiled(copied(tables))
     assert "checksum" in refusal(shard, "leveldb", scratch)
 
 
@@ -44,11 +49,7 @@ def test_a_corrupt_block_in_the_middle_of_a_table_is_an_error(
 def test_a_block_size_that_ends_just_before_the_corrupt_block_hides_nothing(
     tables: Path, copied: Callable[[Path], Path], scratch: Path
 ) -> None:
-    shard = copied(tables)
-    (table,) = shard.glob("*.ldb")
-    content = bytearray(table.read_bytes())
-    content[len(content) // 2] ^= 0x40
-    table.write_bytes(content)
+    shard = spoiled(copied(tables))
     with open_shard(shard, "leveldb", scratch) as reader:
         stream = reader.pairs(b"")
         readable = 0
