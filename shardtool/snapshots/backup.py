@@ -129,40 +129,58 @@ def take_snapshot(
             ),
         )
         job = Copy(sources, store, live=live, free_room=free_room)
-        try:
-            with told(store, "to write the snapshot", free_room):
-                with _new_directory(PARTIAL + name, directory) as target:
-                    with meter("copying", sum(entry.size for entry in first)) as counter:
-                        job.run(target, counter)
-                    metadata = _metadata(name, layout, job, search)
-                    _write_tag_files(target, store, bag.tag_files(metadata, job.digests()))
-                    _give_to_server(target, directory, sources["raft"])
-                    sync_tree(target)
-                    made = os.fstat(target)
-                verified = verify(directory, PARTIAL + name, meter, identity=name)
-                _insist_on(verified, store)
-                os.rename(PARTIAL + name, name, src_dir_fd=directory, dst_dir_fd=directory)
-        except BaseException as error:
-            # An interrupt too: what is not complete must not stay.
-            left = remove_tree(directory, PARTIAL + name).failures
-            if type(error) is not ShardtoolError:
-                raise
-            what = f"could not be removed: {left[0]}" if left else "was removed"
-            raise ShardtoolError(f"{error}; what was written of the snapshot {what}") from None
-        advice = "see who else writes in that directory, and take another one"
-        with told(store / name, "the snapshot that was written", advice):
-            insist_on_same(name, made, dir_fd=directory)
-        try:
-            os.fsync(directory)
-        except OSError as error:
-            raise ShardtoolError(
-                f"{store}: expected to make the name {name} durable, found: {describe(error)}; "
-                "the snapshot stands there, verified, but may not outlive a power cut: check the "
-                "disk and take another one"
-            ) from None
+        with (
+            _removed_unless_whole(directory, PARTIAL + name),
+            told(store, "to write the snapshot", free_room),
+        ):
+            with _new_directory(PARTIAL + name, directory) as target:
+                with meter("copying", sum(entry.size for entry in first)) as counter:
+                    job.run(target, counter)
+                metadata = _metadata(name, layout, job, search)
+                _write_tag_files(target, store, bag.tag_files(metadata, job.digests()))
+                _give_to_server(target, directory, sources["raft"])
+                sync_tree(target)
+                made = os.fstat(target)
+            verified = verify(directory, PARTIAL + name, meter, identity=name)
+            _insist_on(verified, store)
+            os.rename(PARTIAL + name, name, src_dir_fd=directory, dst_dir_fd=directory)
+        _make_sure_of(name, made, directory, store)
     same_disk = () if onward else _same_disk(store, job)
     warnings = [*same_disk, *_warnings(store, job, leftovers), *filter(None, [search.doubt])]
     return Backup(store / name, verified, tuple(warnings))
+
+
+@contextlib.contextmanager
+def _removed_unless_whole(directory: int, name: str) -> Iterator[None]:
+    """Remove what the block has begun to write, if it fails: an interrupt too. What is not complete
+    must not stay."""
+    try:
+        yield
+    except BaseException as error:
+        left = remove_tree(directory, name).failures
+        if type(error) is not ShardtoolError:
+            raise
+        what = f"could not be removed: {left[0]}" if left else "was removed"
+        raise ShardtoolError(f"{error}; what was written of the snapshot {what}") from None
+
+
+def _make_sure_of(name: str, made: os.stat_result, directory: int, store: Path) -> None:
+    """Make a snapshot's name durable, and insist that it is still that of what we have made.
+
+    Raises:
+        ShardtoolError: it is not, or it can't be told.
+    """
+    advice = "see who else writes in that directory, and take another one"
+    with told(store / name, "the snapshot that was written", advice):
+        insist_on_same(name, made, dir_fd=directory)
+    try:
+        os.fsync(directory)
+    except OSError as error:
+        raise ShardtoolError(
+            f"{store}: expected to make the name {name} durable, found: {describe(error)}; "
+            "the snapshot stands there, verified, but may not outlive a power cut: check the "
+            "disk and take another one"
+        ) from None
 
 
 def _give_to_server(target: int, store: int, raft: Path) -> None:

@@ -150,7 +150,7 @@ FAULTS = (
     Fault(
         "a snapshot is not synced before it is named",
         "shardtool/snapshots/backup.py",
-        (("                    sync_tree(target)\n", ""),),
+        (("                sync_tree(target)\n", ""),),
         power("backed_up"),
     ),
     Fault(
@@ -167,7 +167,7 @@ FAULTS = (
     Fault(
         "a snapshot's name is not synced",
         "shardtool/snapshots/backup.py",
-        (("            os.fsync(directory)\n", "            pass\n"),),
+        (("        os.fsync(directory)\n", "        pass\n"),),
         power("backed_up"),
     ),
     Fault(
