@@ -118,10 +118,11 @@ def test_whoever_has_another_lock_is_not_taken_for_the_holder(tmp_path: Path, ho
     for name in ("one", "another", "a third"):
         (tmp_path / name).mkdir()
         holders[tmp_path / name] = hold(tmp_path / name, "flock")
+    hold(Node(tmp_path / "data").old_shard(7, points=2) / "LOCK", "lock")
     assert len(set(holders.values())) == 3
     for directory, pid in holders.items():
         with (
-            pytest.raises(BusyError, match=f"pid {pid} "),
+            pytest.raises(BusyError, match=f"found pid {pid} at work"),
             exclusive(directory, purpose="directory"),
         ):
             pass
