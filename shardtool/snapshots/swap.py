@@ -6,6 +6,7 @@ finds it finishes the swap, which needs nothing but the names.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -16,8 +17,8 @@ from pathlib import Path
 from shardtool.datadir.layout import Layout
 from shardtool.disk.durable import (
     READ_DIRECTORY,
+    opened,
     opened_quietly,
-    sync_directory,
 )
 from shardtool.errors import ShardtoolError
 from shardtool.journal import Journal
@@ -123,33 +124,38 @@ def _swap(moves: tuple[Move, ...], pending: Pending) -> tuple[Path, ...]:
     """Set aside what is in the places and put what is staged there; safe to do again.
 
     All old ones go first: from then on the old set is whole under its names aside, and the
-    new one whole under its staged names or in place.
+    new one whole under its staged names or in place. Both renames of a place are made in one
+    directory, in which what was staged for it was seen: its path may lead to another node's by now.
 
     Returns:
         The names under which something was set aside, by this call or the one it finishes.
 
     Raises:
-        OSError: a rename failed.
+        OSError: a rename failed, or what was staged is not in that directory.
     """
-    waiting = [
-        move
-        for move, staged in zip(moves, pending.staged, strict=True)
-        if not _is_it(move.place, staged)
-    ]
-    for move in waiting:
-        if os.path.lexists(move.place):
-            os.rename(move.place, _free_name(move.aside))
-            sync_directory(move.place.parent)
-    for move in waiting:
-        os.rename(move.staged, move.place)
-        sync_directory(move.place.parent)
+    with contextlib.ExitStack() as stack:
+        waiting = []
+        for move, staged in zip(moves, pending.staged, strict=True):
+            parent = stack.enter_context(opened(move.place.parent, READ_DIRECTORY))
+            if not _is_it(move.place.name, staged, dir_fd=parent):
+                if not _is_it(move.staged.name, staged, dir_fd=parent):
+                    raise OSError(0, "something else", str(move.staged))
+                waiting.append((move, parent))
+        for move, parent in waiting:
+            if _is_taken(move.place.name, dir_fd=parent):
+                aside = _free_name(move.aside.name, dir_fd=parent)
+                os.rename(move.place.name, aside, src_dir_fd=parent, dst_dir_fd=parent)
+                os.fsync(parent)
+        for move, parent in waiting:
+            os.rename(move.staged.name, move.place.name, src_dir_fd=parent, dst_dir_fd=parent)
+            os.fsync(parent)
     return set_aside(moves)
 
 
-def _is_it(path: Path, staged: Staged) -> bool:
+def _is_it(path: Path | str, staged: Staged, *, dir_fd: int | None = None) -> bool:
     """Say whether what was staged is at `path` now."""
     try:
-        found = os.stat(path, follow_symlinks=False)
+        found = os.stat(path, dir_fd=dir_fd, follow_symlinks=False)
     except OSError:
         return False
     return (found.st_ino, found.st_mtime_ns) == (staged.inode, staged.mtime_ns)
@@ -212,8 +218,8 @@ def _way_back(layout: Layout, moves: tuple[Move, ...], pending: Pending) -> str:
     for move, staged in zip(moves, pending.staged, strict=True):
         aside = set_aside((move,))
         if os.path.lexists(move.place) and (aside or _is_it(move.place, staged)):
-            away = _free_name(move.place.with_name(f"{move.place.name}.half-restored"))
-            words.append(f"mv -T {shlex.quote(str(move.place))} {shlex.quote(str(away))}")
+            away = _free_name(f"{move.place}.half-restored")
+            words.append(f"mv -T {shlex.quote(str(move.place))} {shlex.quote(away)}")
         if aside:
             words.append(f"mv -T {shlex.quote(str(aside[0]))} {shlex.quote(str(move.place))}")
     return " && ".join([*words, f"rm {shlex.quote(str(layout.pending_restore))}"])
@@ -224,11 +230,19 @@ def set_aside(moves: tuple[Move, ...]) -> tuple[Path, ...]:
     return tuple(path for move in moves for path in _names_aside(move))
 
 
-def _free_name(path: Path) -> Path:
-    """Return `path`, or path-2 and so on where that is taken: a server that was started on a
+def _free_name(name: str, *, dir_fd: int | None = None) -> str:
+    """Return `name`, or name-2 and so on where that is taken: a server that was started on a
     half-restored directory makes new ones, and they are nobody's to lose."""
-    names = (path if n == 1 else path.with_name(f"{path.name}-{n}") for n in range(1, 1000))
-    return next(name for name in names if not os.path.lexists(name))
+    names = (name if n == 1 else f"{name}-{n}" for n in range(1, 1000))
+    return next(name for name in names if not _is_taken(name, dir_fd=dir_fd))
+
+
+def _is_taken(name: str, *, dir_fd: int | None) -> bool:
+    try:
+        os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _names_aside(move: Move) -> list[Path]:

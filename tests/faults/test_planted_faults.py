@@ -193,9 +193,8 @@ FAULTS = (
         "shardtool/snapshots/swap.py",
         (
             (
-                "        os.rename(move.staged, move.place)\n"
-                "        sync_directory(move.place.parent)\n",
-                "        os.rename(move.staged, move.place)\n",
+                "src_dir_fd=parent, dst_dir_fd=parent)\n            os.fsync(parent)\n    return",
+                "src_dir_fd=parent, dst_dir_fd=parent)\n    return",
             ),
         ),
         power("restored"),
