@@ -73,11 +73,18 @@ COUNTS = st.sampled_from([1, 2, 3, 5, 8, 9, 100])
 @given(
     columns=st.dictionaries(st.sampled_from([b"\x01", b"\x02", b"\xac\x02"]), CONTENTS),
     count=COUNTS,
+    step=COUNTS,
+    room=st.sampled_from([1, 40, 1 << 20]),
     indexed=st.integers(0, 20),
     last_id=st.booleans(),
 )
 def test_pieces_are_all_values_in_order_and_nothing_of_the_index(
-    columns: dict[bytes, dict[bytes, bytes]], count: int, indexed: int, last_id: bool
+    columns: dict[bytes, dict[bytes, bytes]],
+    count: int,
+    step: int,
+    room: int,
+    indexed: int,
+    last_id: bool,
 ) -> None:
     values = {
         column.ljust(8, b"\0") + key: value
@@ -90,7 +97,10 @@ def test_pieces_are_all_values_in_order_and_nothing_of_the_index(
     index |= {LAST_ID_KEY: b"\x02" + bytes(7)} if last_id else {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compare, "BLOCK", count)
+        patch.setattr(compare, "_STEP", step)
+        patch.setattr(compare, "_BLOCK_BYTES", room)
         found = list(pieces(shard(values | index), nothing))
+    assert all(len(piece.keys) <= count for piece in found)
     assert [p for piece in found for p in zip(piece.keys, piece.values, strict=True)] == sorted(
         values.items()
     )
@@ -110,6 +120,27 @@ def test_a_key_so_long_that_it_sorts_behind_its_column_is_an_error_too() -> None
     after = b"\x02" + bytes(7) + suffix(1)
     with pytest.raises(EngineError, match="keys of 24 bytes"):
         list(pieces(shard({beyond: b"", after: b""}), nothing))
+
+
+def test_a_value_that_looks_like_its_column_does_not_hide_the_next_column() -> None:
+    first, second = OLD + suffix(1), b"\x02" + bytes(7) + suffix(1)
+    found = list(pieces(shard({first: b"", second: OLD + b"and more"}), nothing))
+    assert [piece.keys for piece in found] == [(first,), (second,)]
+
+
+def test_a_block_is_full_where_its_values_are_small_and_of_few_where_they_are_large() -> None:
+    held = {OLD + suffix(time): b"x" for time in range(compare.BLOCK + 1)}
+    assert [len(piece.keys) for piece in pieces(shard(held), nothing)] == [compare.BLOCK, 1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, "_BLOCK_BYTES", 3000)
+        for size, few in (1000, 2), (1499, 2), (1500, 1), (5000, 1):
+            held = {OLD + suffix(time): bytes(size) for time in range(70)}
+            counts = [len(piece.keys) for piece in pieces(shard(held), nothing)]
+            assert counts == [64, *[few] * (6 // few)]  # the first has told how large they are
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, "_BLOCK_BYTES", 4 * compare.BLOCK)
+        held = {OLD + suffix(time): b"four" for time in range(compare.BLOCK)}
+        assert [len(piece.keys) for piece in pieces(shard(held), nothing)] == [compare.BLOCK]
 
 
 def test_the_end_of_each_block_is_told() -> None:
@@ -319,6 +350,7 @@ def test_no_shard_at_all_leaves_everything_missing() -> None:
     assert helpful == []
 
 
+@pytest.mark.parametrize("column", [NEW, OLD], ids=["another id", "the same id"])
 @pytest.mark.parametrize(
     ("there", "missing", "different"),
     [
@@ -332,12 +364,13 @@ def test_no_shard_at_all_leaves_everything_missing() -> None:
     ],
 )
 def test_a_single_byte_between_two_equal_ends_is_seen(
-    there: tuple[bytes, bytes], missing: int, different: int
+    there: tuple[bytes, bytes], missing: int, different: int, column: bytes
 ) -> None:
     old = {suffix(1): b"a", suffix(2): b"b", suffix(9): b"c"}
     new = {suffix(1): b"a", suffix(9): b"c"} | dict([there])
     piece = Piece(OLD, tuple(OLD + key for key in old), tuple(old.values()))
-    wanted, _ = look(piece, NEW, [Cursor(shard({NEW + k: v for k, v in new.items()}))], None)
+    held = shard({column + key: value for key, value in new.items()})
+    wanted, _ = look(piece, column, [Cursor(held)], None)
     found = wanted or Wanted({}, {})
     assert len(found.different) == different
     assert len(found.missing) - len(found.different) == missing
@@ -348,3 +381,16 @@ def test_a_value_that_is_found_in_the_end_is_not_different_beside_one_that_is_lo
     wrong, right = (shard({NEW + suffix(1): value}) for value in (b"wrong", b"right"))
     wanted, _ = look(piece, NEW, [Cursor(wrong), Cursor(right)], None)
     assert wanted == Wanted({suffix(2): b"lost"}, {})
+
+
+def test_the_shards_that_had_any_of_it_are_told() -> None:
+    piece = Piece(OLD, (OLD + suffix(1), OLD + suffix(2)), (b"a", b"b"))
+    none, first, last, all_of_it = (
+        Cursor(shard({NEW + suffix(time): value for time, value in content.items()}))
+        for content in ({1: b"other"}, {1: b"a"}, {2: b"b"}, {1: b"a", 2: b"b"})
+    )
+    assert look(piece, NEW, [none, first, last], None) == (None, [first, last])
+    assert look(piece, NEW, [all_of_it, first], None) == (None, [all_of_it])
+    wanted, helpful = look(piece, NEW, [none, last], None)
+    assert wanted is not None
+    assert helpful == [last]
