@@ -17,7 +17,8 @@ from shardtool.influxdb.engines import EngineError, Pair
 from shardtool.influxdb.keys import COLUMN_INDEX, SERIES_INDEX
 from shardtool.influxdb.model import Catalogue, Dropped, ShardRange, Space
 from shardtool.influxdb.spaces import duration_us, space_of
-from shardtool.proof.causes import CAUSES, ColumnCauses, causes_of
+from shardtool.proof import columns as module
+from shardtool.proof.causes import CAUSES, NOT_WANTED, ColumnCauses, causes_of
 from shardtool.proof.columns import Index, Known, Name, read_index
 
 DAY = 86_400_000_000
@@ -111,6 +112,37 @@ def test_of_several_names_a_known_database_and_an_indexed_series_decide() -> Non
     assert found.column(old_id(1)).name == Name("db", "a~b", "c~d")
 
 
+def bare_index(text: bytes, known: Catalogue = NOTHING) -> Index:
+    """Return an index of one column, and of no series."""
+    return read_index(Reader([(COLUMN_INDEX + text, old_id(1))]), known)
+
+
+def test_of_names_that_nothing_speaks_for_the_series_has_the_tildes() -> None:
+    assert bare_index(b"a~b~c~d").column(old_id(1)).name == Name("a", "b~c", "d")
+
+
+def test_of_two_known_names_the_one_of_the_plainer_database_is_likelier() -> None:
+    known = catalogue(("a~b", "c", "d"), ("a", "b", "c~d"))
+    column = bare_index(b"a~b~c~d", known).column(old_id(1))
+    assert column.name == Name("a", "b", "c~d")
+    assert {one.name for one in column.known} == {Name("a~b", "c", "d"), column.name}
+
+
+def test_a_name_that_would_read_otherwise_in_the_index_is_no_candidate() -> None:
+    """Not even where a part of it would have to be empty, or be there twice."""
+    known = catalogue(("a", "", "b~c"), ("a", "", "a~b~c"), ("a~b~c", "", ""), ("", "a", "b~c"))
+    assert bare_index(b"a~b~c", known).column(old_id(1)).known == ()
+
+
+def test_of_a_key_of_too_many_tildes_the_first_splits_are_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_MOST_SPLITS", 2)
+    splits = [("a", "b", "c~d"), ("a", "b~c", "d"), ("a~b", "c", "d")]
+    column = bare_index(b"a~b~c~d", catalogue(*splits)).column(old_id(1))
+    assert [one.name for one in column.known] == [Name(*split) for split in splits[:2]]
+
+
 def owners(columns: Iterable[tuple[str, str, str]], **known: Any) -> dict[str, Name | None]:
     """Return whose the columns of an index are, by their texts."""
     index = index_of(columns, replace(catalogue(databases=["test"]), **known))
@@ -125,6 +157,12 @@ def test_a_series_whose_name_begins_with_anothers_owns_what_it_can_claim() -> No
         "test~a~b~v": Name("test", "a~b", "v"),
         "test~a~b~w": Name("test", "a~b", "w"),
     }
+
+
+def test_it_does_so_whatever_else_comes_before_it_in_the_index() -> None:
+    before = [("test", "a", f"c{number}") for number in range(9)]
+    found = owners([*before, ("test", "b~c", "v"), ("test", "b", "d")])
+    assert found["test~b~c~v"] == Name("test", "b~c", "v")
 
 
 def test_where_both_series_need_a_column_nobody_owns_it() -> None:
@@ -220,6 +258,10 @@ def test_values_and_other_keys_are_no_index() -> None:
         (("db", "s", "c"), [("db", "s", "c~d")], False),
         (("db", "s", "c~d"), [("db", "s", "c")], True),
         (("db", "s", "c"), [("db~s", "x", "v")], True),
+        # An empty name is one too.
+        (("db", "", "c"), [("db", "", "x~c")], True),
+        (("", "", "c"), [("", "", "x~c")], True),
+        (("db", "s", ""), [("db", "s", "~c")], False),
     ],
 )
 def test_the_migrator_stumbles_over_these_names(
@@ -272,6 +314,44 @@ def test_the_first_cause_that_applies_is_told(changes: dict[str, Any], cause: st
 @pytest.mark.parametrize(("covered", "cause"), [(True, ""), (False, "dropped")])
 def test_a_dropped_space_explains_only_what_no_new_shard_covers(covered: bool, cause: str) -> None:
     assert replace(CALM, space_dropped=True).cause(500, covered=covered) == cause
+
+
+FORGOTTEN: dict[str, Any] = {"has_id": False, "forgets": True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "unwanted"),
+    [
+        ({}, ""),
+        ({"dropped": True}, "dropped"),
+        ({"expired_before_us": 501}, "expired"),
+        ({"expired_before_us": 500}, ""),
+        # Whatever else is told first.
+        ({"marked_us": None, "dropped": True}, "dropped"),
+        ({"marked_us": 499, "expired_before_us": 501}, "expired"),
+        ({"stumbles": True, "dropped": True, "expired_before_us": 501}, "dropped"),
+        # What raft has forgotten: only a column that was brought over, and that is not known.
+        (FORGOTTEN, "dropped"),
+        (FORGOTTEN | {"space_dropped": True}, "dropped"),
+        ({"has_id": False}, ""),
+        ({"forgets": True}, ""),
+        (FORGOTTEN | {"marked_us": None}, ""),
+        (FORGOTTEN | {"marked_us": 499}, ""),
+        (FORGOTTEN | {"stumbles": True}, ""),
+        (FORGOTTEN | {"unknown_database": True}, ""),
+    ],
+)
+def test_what_would_go_again_is_not_wanted(changes: dict[str, Any], unwanted: str) -> None:
+    assert replace(CALM, **changes).unwanted(500) == unwanted
+    assert unwanted in (*NOT_WANTED, "")
+
+
+@pytest.mark.parametrize(("forgets", "unwanted"), [(True, "dropped"), (False, "")])
+def test_a_column_that_raft_may_have_forgotten_is_not_wanted(forgets: bool, unwanted: str) -> None:
+    known = replace(catalogue(databases=["db"]), forgets=forgets)
+    index = index_of([("db", "s", "c")], known)
+    causes = causes_of(index.column(old_id(1)), index, known, marked_us=DAY, now_us=100 * DAY)
+    assert causes.unwanted(0) == unwanted
 
 
 @given(
