@@ -27,6 +27,7 @@ from shardtool.snapshots import bag
 from shardtool.snapshots.metadata import Metadata
 from shardtool.snapshots.pending import SCHEMA as PENDING
 from tests.fuzz.targets_on_disk import joined
+from tests.report_world import document, node, report, shard
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "gob"
 _MOST = 48 << 10  # bytes of one seed: what is longer is fuzzed no better, only slower
@@ -209,6 +210,24 @@ def _spool() -> list[bytes]:
     return [joined(*(bytes([flags]) + suffix + b"v" * flags for flags in (0, 4, 9, 17, 30)))]
 
 
+def _reports() -> list[bytes]:
+    shards = [shard(1), shard(2, "incomplete", lost=3), shard(3, "unmigrated")]
+    found = document(report(node("db1", shards), node("db2")))
+    return [json.dumps(found).encode(), json.dumps(found, indent=1).encode() * 2]
+
+
+def _s3_settings() -> list[bytes]:
+    config = b"[default]\nregion = eu-west-1\n[profile a]\nendpoint_url = https://[::1]:9000/\n"
+    keys = b"[a]\naws_access_key_id = AKIA\naws_secret_access_key = some secret\n"
+    named = (b"AWS_PROFILE", b"a", b"AWS_REGION", b"us-east-1", b"AWS_ENDPOINT_URL", b"http://h:1")
+    return [joined(config, keys, *named), joined(b"[profile a]\nrole_arn = x\n", b"", *named[:2])]
+
+
+def _lost() -> list[bytes]:
+    suffixes = (b"?" * 16, bytes(16), b"\xff" * 16)
+    return [joined(*(suffix + value for suffix in suffixes for value in [*_values(), b"\xff"]))]
+
+
 _ANSWERS = (
     b'[{"name": "test"}]',
     b'[{"id": 1, "raftName": "a", "isLeader": true, "protobufConnectString": "http://a:1"}]',
@@ -228,6 +247,7 @@ _MADE: dict[str, Callable[[], Iterable[bytes]]] = {
     "json_text": lambda: [b"\x1b[31m\xc3\xa9\xff"],
     "keys": _keys,
     "leveldb": _shards,
+    "listing": _lost,
     "manifest": lambda: [bag.manifest({"data/raft/log": "0" * 64, "data/a b": "1" * 64})],
     "marker": lambda: [b"done.\n"],
     "messages": lambda: [*_values(), *_requests()],
@@ -238,6 +258,8 @@ _MADE: dict[str, Callable[[], Iterable[bytes]]] = {
     "raft_snapshot": _states,
     "receipt": _receipts,
     "regex": lambda: [b"/^[A-Z].*/i\nCpu", rb"/\p{Greek}\Qa.b\E(?P<n>x)/" + b"\na"],
+    "report": _reports,
+    "s3_settings": _s3_settings,
     "server_log": _server_logs,
     "spaces_file": _spaces,
     "spool": _spool,

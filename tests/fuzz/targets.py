@@ -31,6 +31,10 @@ from shardtool.influxdb.spaces import duration_us, problems, takes
 from shardtool.influxdb.wire import Wire
 from shardtool.proof.columns import read_index
 from shardtool.proof.compare import pieces
+from shardtool.report.model import Made
+from shardtool.report.page import page_of
+from shardtool.report.reading import merged, read_nodes
+from shardtool.report.view import view_of
 from shardtool.snapshots import bag
 from shardtool.snapshots.metadata import DamagedError, age_order, created_at, decoded, is_id
 from shardtool.upgrade.spaces_file import read_spaces
@@ -216,6 +220,18 @@ def fuzz_spaces_file(data: bytes) -> None:
             check_told(problem)
 
 
+def fuzz_report(data: bytes) -> None:
+    """Merge a file of reports, of which there may be several of a node, and write the page."""
+    with may_raise(ShardtoolError):
+        read = read_nodes(data, "FILE")
+        report = merged(_MADE, [read, read])
+        page = page_of(report, view_of(report))
+        assert "<script" not in page[page.index("<body") :]
+
+
+_MADE = Made("0", "host", "2026-11-26T20:41:00Z", "shardtool report FILE")
+
+
 def fuzz_options(data: bytes) -> None:
     """Read the values of options: sizes, durations, times, URLs, names of snapshots."""
     given = text(data)
@@ -263,6 +279,7 @@ TARGETS: dict[str, Target] = {
     "raft_log": fuzz_raft_log,
     "raft_snapshot": fuzz_raft_snapshot,
     "regex": fuzz_regex,
+    "report": fuzz_report,
     "spaces_file": fuzz_spaces_file,
     "wal": fuzz_wal,
 }

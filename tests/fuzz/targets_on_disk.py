@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+import pytest
+
 from shardtool.cli import history
 from shardtool.cli.output import Output
 from shardtool.datadir.config import setting
@@ -34,12 +36,14 @@ from shardtool.influxdb.serverlog import LogReader, MigrationLog
 from shardtool.journal import SCHEMA, Journal
 from shardtool.proof.causes import CAUSES
 from shardtool.proof.columns import Name
+from shardtool.proof.listing import Listing
 from shardtool.proof.prove import Lost
 from shardtool.proof.receipts import NewSide, Receipts, is_same_old_side
 from shardtool.proof.source import RaftCatalogue
 from shardtool.prune.trash import leftovers
 from shardtool.rescue.spool import Spool, columns_in, values_of
 from shardtool.snapshots.pending import pending_restore
+from shardtool.snapshots.remote.settings import find_settings
 from tests.fuzz.targets import Target, check_told, may_raise
 
 _LENGTH = 3  # bytes
@@ -236,6 +240,44 @@ def fuzz_server_log(data: bytes) -> None:
     said.close()
 
 
+def fuzz_s3_settings(data: bytes) -> None:
+    """Find how a bucket is reached: variables in pairs, then ~/.aws's two files."""
+    config, credentials, *rest = [*parts(data), b"", b""]
+    home = _node().wal
+    (home / ".aws").mkdir(exist_ok=True)
+    for name, content in ("config", config), ("credentials", credentials):
+        # It would be run, and there is nothing to decode in it.
+        (home / ".aws" / name).write_bytes(content.replace(b"credential_process", b"x"))
+    texts = [os.fsdecode(piece.replace(b"\0", b"")) for piece in rest]
+    variables = dict(zip(texts[::2], texts[1::2], strict=False))
+    for of_file in "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE":
+        variables.pop(of_file, None)
+    with may_raise(ShardtoolError):
+        found = find_settings({**variables, "HOME": str(home)})
+        assert str(found.config.get("region", "a")).isascii()
+        assert str(found.config.get("endpoint", "a")).isprintable()
+        secret = found.config.get("secret_access_key")
+        assert not secret or len(secret) < 8 or secret not in repr(found)
+
+
+def fuzz_listing(data: bytes) -> None:
+    """List lost values as JSON: a line each, whatever was stored."""
+    listing = Listing("00001", _node().wal)
+    pieces = [*parts(data)][:200]
+    for place, piece in enumerate(pieces):
+        suffix, stored = piece[:16].ljust(16, b"\0"), piece[16:]
+        name = Name("d", stored[:9].decode(errors="replace"), "c")
+        cause = "" if piece[:1] == b"?" else "future"
+        listing.add(Lost(name, suffix, stored, stored[::-1] if place % 2 else None, cause))
+    listing.column_ends("not-migrated")
+    lines = b"".join(listing.chunks()).splitlines()
+    assert len(lines) == len(pieces)
+    for line in lines:
+        found = json.loads(line, parse_constant=pytest.fail)
+        assert found["cause"] in CAUSES
+        assert line.isascii()
+
+
 def fuzz_spool(data: bytes) -> None:
     """Write lost values and read the same: a byte for the column and the flags, then the value."""
     directory = _node().wal
@@ -273,9 +315,11 @@ TARGETS: dict[str, Target] = {
     "engine": fuzz_engine,
     "journal": fuzz_journal,
     "leveldb": fuzz_leveldb,
+    "listing": fuzz_listing,
     "marker": fuzz_marker,
     "pending": fuzz_pending,
     "receipt": fuzz_receipt,
+    "s3_settings": fuzz_s3_settings,
     "server_log": fuzz_server_log,
     "spool": fuzz_spool,
 }

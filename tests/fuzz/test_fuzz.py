@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,8 @@ TARGETS = sorted({**targets.TARGETS, **targets_on_disk.TARGETS})
 SECONDS = int(os.environ.get("SHARDTOOL_FUZZ_SECONDS", "5"))
 LONGEST_INPUT = 15
 """Seconds that one input of some KB may take, on a machine that has other things to do."""
+FEWEST = 25
+"""Inputs that a target is tried with at the least, on a machine that has other things to do."""
 MOST_MB = 1024
 """Of which Python, protobuf and what libFuzzer keeps take 80."""
 
@@ -61,4 +64,6 @@ def test_nothing_but_the_documented_error_comes_of_any_input(target: str, tmp_pa
     told = "\n".join(f"{path.name}: {path.read_bytes().hex()}" for path in found)
     log = done.stdout.decode(errors="replace")
     assert done.returncode == 0, f"{log[-6000:]}\n{told}"
-    assert "DONE" in log
+    done_with = re.search(r"\nDone (\d+) runs in ", log)
+    assert done_with is not None, log[-2000:]
+    assert int(done_with[1]) >= FEWEST

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from mutmut.state import state
 
-FOLDER = "SHARDTOOL_MUTANT_HITS"
+FOLDER = "MUTANT_HITS"
 # As they are before a test puts others in their place: it is asked while it still stands.
 _LISTDIR, _UNLINK = os.listdir, os.unlink
 

@@ -199,7 +199,15 @@ def test_what_only_awss_own_tools_follow_is_told(home: Path, way: str) -> None:
         settings(home)
 
 
-@pytest.mark.parametrize("content", [b"aws_secret_access_key = s3cr3t\n", b"\xff\xfe", b"[a"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"aws_secret_access_key = s3cr3t\n",
+        b"\xff\xfe",
+        b"[a",
+        b"[default]\naws_secret_access_key\n  s3cr3t\n",  # found by fuzzing
+    ],
+)
 def test_a_file_that_is_none_is_told_without_its_content(home: Path, content: bytes) -> None:
     (home / ".aws" / "credentials").write_bytes(content)
 

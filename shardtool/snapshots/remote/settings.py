@@ -206,8 +206,9 @@ def _parsed(file: Path) -> configparser.RawConfigParser:
         return parser
     try:
         parser.read_string(_content(file, "an AWS file").decode())
-    except (configparser.Error, UnicodeDecodeError):
-        # Their text repeats the line, which may be a key.
+    except (configparser.Error, UnicodeDecodeError, AttributeError):
+        # Their text repeats the line, which may be a key. The last of them is what Python 3.11
+        # makes of an indented line behind a name without a value.
         raise ShardtoolError(
             f"{file}: expected [sections] of 'name = value', found something else"
         ) from None
