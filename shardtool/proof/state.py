@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -15,6 +16,8 @@ from shardtool.influxdb.engines import EngineError
 
 # What changes while a shard holds the same: the engines' own diaries, and their locks.
 _DIARIES = re.compile(r"LOG|LOG\.old.*|LOCK|lock\.mdb")
+# What a link that leads to nothing, or to itself, is answered with.
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def state_of(shard: Path) -> str:
@@ -63,8 +66,10 @@ def _holds_content(name: str, directory: int) -> bool:
     if stat.S_ISLNK(kind):
         try:
             kind = os.stat(name, dir_fd=directory).st_mode
-        except OSError:
-            return False  # it leads nowhere
+        except OSError as error:
+            if error.errno in _NOWHERE:
+                return False
+            raise
     return stat.S_ISREG(kind) or stat.S_ISDIR(kind)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -184,6 +185,23 @@ def test_what_has_nothing_on_disk_is_passed_over(
     make_durable(shard)
     assert sorted(synced[:-1]) == [shard / TABLE, shard / LATER]
     assert synced[-1] == shard
+
+
+def test_a_link_whose_target_can_not_be_looked_at_may_lead_to_content(
+    shard: Path, synced: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shard / "000009.ldb").symlink_to(TABLE)
+    look = os.stat
+
+    def failing(path: str, *, dir_fd: int, follow_symlinks: bool = True) -> os.stat_result:
+        if follow_symlinks:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return look(path, dir_fd=dir_fd, follow_symlinks=False)
+
+    monkeypatch.setattr(os, "stat", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        make_durable(shard)
+    assert shard not in synced
 
 
 @pytest.mark.parametrize("target", [TABLE, PLACE, "."])
