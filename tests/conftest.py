@@ -20,7 +20,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import pytest
 from hypothesis import settings
@@ -46,6 +46,23 @@ Run: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
 Hold: TypeAlias = Callable[[Path, str], int]
 Mount: TypeAlias = Callable[..., Path]
 Unprivileged: TypeAlias = Callable[[Callable[[], Any]], Any]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_early_end() -> Iterator[None]:
+    """Fail a test in which this process leaves by os._exit(0), as if all tests had passed.
+
+    That is for a child alone: by a mistake in who is who its parent would do so.
+    """
+    tests, leave = os.getpid(), os._exit
+
+    def left(status: int) -> NoReturn:
+        assert status or os.getpid() != tests, "the tests' own process was to leave"
+        leave(status)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "_exit", left)
+        yield
 
 
 @pytest.fixture

@@ -73,17 +73,19 @@ def new_directory(name: str, *, dir_fd: int) -> Iterator[int]:
     """Create directory `name`, ours alone, and yield a descriptor on it.
 
     One who may write in the directory above may have put his own in its place before it was
-    opened: that is taken from him. Where a file system has no owners or modes of its own (CIFS),
-    there is nothing to take.
+    opened: that is taken from him. A file system that he has mounted on it (FUSE) can't be, and is
+    refused. Where one has no owners or modes of its own (CIFS), there is nothing to take.
 
     Raises:
         FileExistsError: something has that name already.
-        OSError: it could not be made, or something is in it.
+        OSError: it could not be made, something is in it, or something is mounted on it.
     """
     os.mkdir(name, 0o700, dir_fd=dir_fd)
     with opened(name, READ_DIRECTORY_ITSELF, dir_fd=dir_fd) as made:
-        _insist_on_empty(name, made)  # before anything is taken: it may be a third one's
         entry = os.fstat(made)
+        if entry.st_dev != os.fstat(dir_fd).st_dev:
+            raise OSError(0, "something that another process put there", name)
+        _insist_on_empty(name, made)  # before anything is taken: it may be a third one's
         with contextlib.suppress(OSError):
             if os.geteuid() == 0 and entry.st_uid != 0:
                 os.fchown(made, 0, 0)

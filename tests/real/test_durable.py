@@ -63,6 +63,23 @@ def test_a_fifo_under_the_name_is_replaced_and_not_waited_for(
     assert (tmp_path / "file").read_bytes() == b"new"
 
 
+def test_nothing_is_written_to_what_gets_the_new_ones_name_at_the_last_moment(
+    tmp_path: Path, directory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+
+    def planted(name: str, *, dir_fd: int) -> None:
+        monkeypatch.undo()
+        (tmp_path / name).hardlink_to(victim)
+
+    monkeypatch.setattr(os, "unlink", planted)
+    with pytest.raises(FileExistsError):
+        replace_file(directory, "file", b"new")
+    assert victim.read_bytes() == b"precious"
+    assert names(tmp_path) == ["victim"]
+
+
 @pytest.mark.parametrize("call", ["write", "fsync", "rename"])
 def test_what_fails_leaves_the_old_one_and_nothing_else(
     call: str, tmp_path: Path, directory: int, monkeypatch: pytest.MonkeyPatch

@@ -33,6 +33,18 @@ def test_the_work_is_done_in_other_processes() -> None:
     assert os.getpid() not in pids
 
 
+def test_two_cores_are_two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    pids = set(Pending(lambda _: os.getpid(), range(30)).answers())
+    assert len(pids - {os.getpid()}) == 2
+
+
+@pytest.mark.parametrize(("count", "is_home"), [(15, True), (16, False)])
+def test_a_few_items_are_not_worth_a_process(count: int, is_home: bool) -> None:
+    pids = Pending(lambda _: os.getpid(), range(count)).answers()
+    assert (os.getpid() in pids) == is_home
+
+
 def test_on_one_core_the_work_is_done_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
     assert set(Pending(lambda _: os.getpid(), range(30)).answers()) == {os.getpid()}
@@ -64,6 +76,16 @@ def test_a_child_that_dies_is_one_clear_error(
     with pytest.raises(ShardtoolError, match="died before it was done"):
         Pending(work, range(30)).answers()
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_the_parent_does_at_a_signal_no_child_does(number: signal.Signals) -> None:
+    before = signal.signal(number, lambda *_: None)
+    try:
+        with pytest.raises(ShardtoolError, match="died before it was done"):
+            Pending(lambda _: os.kill(os.getpid(), number), range(30)).answers()
+    finally:
+        signal.signal(number, before)
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 11, 100, 1000, 50_000])
@@ -124,8 +146,6 @@ def test_where_no_process_can_be_started_none_is_left_behind(
         return real()
 
     monkeypatch.setattr(os, "fork", fork)
-    try:
-        pending = Pending(lambda n: n, range(30))
-    except OSError:
-        return
-    assert pending.answers() == list(range(30))
+    before = sorted(os.listdir("/proc/self/fd"))
+    assert Pending(lambda n: n, range(30)).answers() == list(range(30))
+    assert sorted(os.listdir("/proc/self/fd")) == before
