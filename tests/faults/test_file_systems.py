@@ -6,6 +6,7 @@ The file systems are real: what they answer is not what a test thinks of, and co
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
@@ -56,83 +57,139 @@ def clearly(done: Done, step: Step) -> None:
         assert all(line.startswith("shardtool: ") for line in lines), lines
 
 
-# -- full disks --
+# -- full disks, and quotas --
 
 
-@pytest.fixture
-def ext4(tmp_path: Path) -> Iterator[Path]:
-    """Mount a small ext4, whose blocks are given out when they are written back."""
+class Disk:
+    """A small file system that can be filled."""
+
+    levels = tuple(pages * PAGE for pages in (0, 1, 2, 4, 8, 16, 32))
+    """How many bytes are left in it, one after the other."""
+
+    def __init__(self, place: Path) -> None:
+        """Take what is mounted at `place`."""
+        self.place = place
+        self._ballast = place / "ballast"
+
+    def fill(self, left: int) -> None:
+        """Fill it until `left` bytes are free."""
+        with self._ballast.open("wb", buffering=0) as file:
+            room = os.statvfs(self.place)
+            with_room = room.f_bavail * room.f_frsize - left
+            for size in (1 << 20, PAGE):
+                while with_room >= size:
+                    try:
+                        file.write(bytes(size))
+                    except OSError:
+                        break
+                    with_room -= size
+            os.fsync(file)
+
+    def release(self) -> None:
+        """Make room."""
+        self._ballast.unlink()
+
+
+class Quota(Disk):
+    """A directory of btrfs that may hold so much and no more, names and trees included."""
+
+    levels = tuple(pages * PAGE for pages in (0, 4, 16, 64, 256))
+
+    def fill(self, left: int) -> None:
+        """Forbid it to hold more than `left` bytes beside what it holds."""
+        btrfs("filesystem", "sync", self.place)
+        self._limit(str(self._group()[1] + left))
+
+    def release(self) -> None:
+        """Let it hold what it wants to."""
+        self._limit("none")
+
+    def _group(self) -> tuple[str, int]:
+        """Return the name of its quota group, and how many bytes that holds."""
+        told = btrfs("qgroup", "show", "--raw", "-f", self.place)
+        name, held, *_ = told.splitlines()[-1].split()
+        return name, int(held)
+
+    def _limit(self, most: str) -> None:
+        # Asked for in the directory itself, the change of a limit that is reached needs room there.
+        btrfs("qgroup", "limit", most, self._group()[0], self.place.parent)
+
+
+def btrfs(*words: str | Path) -> str:
+    return subprocess.run(["btrfs", *words], check=True, capture_output=True, text=True).stdout
+
+
+@contextlib.contextmanager
+def formatted(tmp_path: Path, size: int, *make: str) -> Iterator[Path]:
+    """Mount a new file system of `size` bytes, made by a command."""
     image, target = tmp_path / "image", tmp_path / "disk"
     target.mkdir()
-    for needed in ("mkfs.ext4", "mount"):
+    for needed in (make[0], "mount"):
         if shutil.which(needed) is None:
             lacking(needed)
     with image.open("wb") as file:
-        file.truncate(12 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
+        file.truncate(size)
+    subprocess.run([*make, str(image)], check=True)
     done = subprocess.run(
         ["mount", "-o", "loop", str(image), str(target)], capture_output=True, check=False
     )
     if done.returncode:
-        lacking("a loop device that can be mounted")
+        lacking(f"a loop device that can be mounted, and what {make[0]} makes")
     yield target
     subprocess.run(["umount", str(target)], check=True)
 
 
 @pytest.fixture
-def tmpfs(tmp_path: Path, mount: Mount) -> Path:
+def ext4(tmp_path: Path) -> Iterator[Disk]:
+    """Mount a small ext4, whose blocks are given out when they are written back."""
+    with formatted(tmp_path, 12 << 20, "mkfs.ext4", "-q", "-m", "0") as target:
+        yield Disk(target)
+
+
+@pytest.fixture
+def quota(tmp_path: Path) -> Iterator[Disk]:
+    """Mount a btrfs of much room, with a directory in it that has a quota."""
+    with formatted(tmp_path, 256 << 20, "mkfs.btrfs", "-q") as target:
+        btrfs("quota", "enable", target)
+        btrfs("subvolume", "create", target / "limited")
+        yield Quota(target / "limited")
+
+
+@pytest.fixture
+def tmpfs(tmp_path: Path, mount: Mount) -> Disk:
     """Mount a small tmpfs."""
     target = tmp_path / "disk"
     target.mkdir()
-    return mount(target, size="12m")
-
-
-def filled(disk: Path, left: int) -> Path:
-    """Fill a disk until `left` bytes are free; return what fills it."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        room = os.statvfs(disk)
-        with_room = room.f_bavail * room.f_frsize - left
-        for size in (1 << 20, PAGE):
-            while with_room >= size:
-                try:
-                    file.write(bytes(size))
-                except OSError:
-                    break
-                with_room -= size
-        os.fsync(file)
-    return ballast
+    return Disk(mount(target, size="12m"))
 
 
 @needs_root
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("disk", ["tmpfs", "ext4"])
+@pytest.mark.parametrize("kind", ["tmpfs", "ext4", "quota"])
 @pytest.mark.parametrize("name", ALONE)
 def test_on_a_full_disk_a_step_fails_in_a_line_and_is_done_once_there_is_room(
-    name: str, disk: str, request: pytest.FixtureRequest, shardtool: Run, tmp_path: Path
+    name: str, kind: str, request: pytest.FixtureRequest, shardtool: Run, tmp_path: Path
 ) -> None:
-    place: Path = request.getfixturevalue(disk)
-    step, world = CHANGING[name], place / "world"
+    disk: Disk = request.getfixturevalue(kind)
+    step, world = CHANGING[name], disk.place / "world"
     original = prepared(step, tmp_path / "original", shardtool)
     with step.ready(copy_world(original, tmp_path / "world")) as words:
         assert shardtool(*words, env=environment(tmp_path / "world")).returncode == step.code
     wanted = step.ended(tmp_path / "world", shardtool)
     failures = 0
-    for pages in (0, 1, 2, 4, 8, 16, 32):
+    for left in disk.levels:
         copy_world(original, world)
-        ballast = filled(place, pages * PAGE)
         with step.ready(world) as words:
+            disk.fill(left)
             done = shardtool(*words, env=environment(world))
+            disk.release()
             clearly(done, step)
-            if done.returncode == step.code and NO_RECEIPT not in done.stderr:
-                ballast.unlink()
-            else:
+            if done.returncode != step.code or NO_RECEIPT in done.stderr:
                 failures += 1
-                ballast.unlink()
                 again = shardtool(*words, env=environment(world))
-                assert again.returncode == step.code, (pages, done.stderr, again.stderr)
-        assert step.ended(world, shardtool) == wanted, (pages, done.stderr)
+                assert again.returncode == step.code, (left, done.stderr, again.stderr)
+        assert step.ended(world, shardtool) == wanted, (left, done.stderr)
     assert failures
 
 
