@@ -293,6 +293,35 @@ def test_what_is_mounted_inside_a_shard_stays_with_all_that_is_in_it(
     assert listing(outside) == before
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "place",
+    [
+        "raft/in",
+        "wal/in",
+        "db/shard_db_v2/00001/in",
+        "db/shard_db/in",
+        "db/.shardtool/in",
+        "db/.shardtool/proofs/00001.json",
+        "db/.shardtool/trash/00007.20261124T175153Z-1/in",
+    ],
+)
+def test_what_is_mounted_anywhere_else_in_the_node_is_not_changed_either(
+    place: str, node: Node, mount: Mount, shardtool: Run, listing: List, tmp_path: Path
+) -> None:
+    assert shardtool("--data", node.path, "backup", "-q").returncode == 0
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_bytes(b"somebody's")
+    (outside / "below").mkdir()
+    (outside / "below" / "file").write_bytes(b"somebody's")
+    (node.path / place).mkdir(parents=True)
+    mount(node.path / place, source=outside)
+    before = listing(outside)
+    every_command(shardtool, node.path, tmp_path / "x.lp", LOOKING + CHANGING)
+    assert listing(outside) == before
+
+
 @pytest.fixture
 def immutable() -> Iterator[Callable[[Path], None]]:
     """Make files immutable until the test ends, as `chattr +i` does."""
