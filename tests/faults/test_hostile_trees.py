@@ -181,14 +181,15 @@ ODD: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", [SHARD, "db/shard_db_v2/00001", "db/shard_db", "raft", "wal"])
+@pytest.mark.parametrize("where", [SHARD, "db/shard_db_v2/00001", "db/shard_db", "raft wal"])
 @pytest.mark.parametrize("kind", ODD)
 def test_no_command_stumbles_over(
     kind: str, where: str, node: Node, shardtool: Run, tmp_path: Path
 ) -> None:
-    ODD[kind](node.path / where)
+    for place in where.split():
+        ODD[kind](node.path / place)
     every_command(shardtool, node.path, tmp_path / "x.lp", LOOKING)
-    if where in ("raft", "wal") and kind == "a sparse table of 2^40 bytes":
+    if "raft" in where and kind == "a sparse table of 2^40 bytes":
         commands = [words for words in CHANGING if words[0] != "backup"]  # it has no room for it
     else:
         commands = CHANGING
