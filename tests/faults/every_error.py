@@ -81,7 +81,12 @@ class Fault:
 
 
 def faults(
-    words: Sequence[str | Path], world: Path, *, only: str = "", env: dict[str, str] | None = None
+    words: Sequence[str | Path],
+    world: Path,
+    *,
+    only: str = "",
+    turn: int = 0,
+    env: dict[str, str] | None = None,
 ) -> list[Fault]:
     """Run `shardtool *words` and return a fault for each call that had to do with `world`.
 
@@ -92,12 +97,16 @@ def faults(
         words: of the command line.
         world: the directory that everything lies in which a disk could lose.
         only: an error to take, for all calls that can be interrupted; else those of ERRNOS.
+        turn: which of a call's errors comes first: what all commands do meets another in each.
         env: more for the environment.
     """
     write_bytecode()
     trace = world.parent / "trace-of-all"
     _run(["strace", "-f", "-y", "-qq", "-o", str(trace)], words, env)
-    turns = {call: itertools.cycle((only,) if only else ERRNOS[call]) for call in ERRNOS}
+    turns = {
+        call: itertools.islice(itertools.cycle((only,) if only else errnos), turn, None)
+        for call, errnos in ERRNOS.items()
+    }
     counts: Counter[tuple[str, str]] = Counter()
     found: dict[str, Fault] = {}
     parent = ""

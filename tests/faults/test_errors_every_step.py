@@ -90,7 +90,8 @@ def test_a_command_that_reads_is_never_content_with_less(
     whole, before = undisturbed(step, original, world, shardtool)
     problems = []
     with step.ready(world) as words:
-        for fault in faults(words, world, env=environment(world)):
+        turn = [*READING].index(name)
+        for fault in faults(words, world, turn=turn, env=environment(world)):
             done = fail(words, fault, world, env=environment(world))
             if done.returncode == step.code and answer(done.stdout) == answer(whole.stdout):
                 continue  # what failed was no loss
@@ -113,7 +114,8 @@ def test_a_step_that_fails_anywhere_loses_nothing_and_a_rerun_ends_as_any_run(
     original = prepared(step, tmp_path / "original", shardtool)
     whole, wanted = undisturbed(step, original, world, shardtool)
     with step.ready(copy_world(original, world)) as words:
-        every = faults(words, world, env=environment(world))
+        turn = [*CHANGING].index(name)
+        every = faults(words, world, turn=turn, env=environment(world))
     problems = []
     is_fresh = False
     for fault in every:
