@@ -100,9 +100,14 @@ _skips = file_mutation.MutationVisitor._skip_node_and_children
 
 
 def _skip(visitor: file_mutation.MutationVisitor, node: cst.CSTNode) -> bool:
-    """Pass over what is in an error's message: the raise itself is left out as a whole."""
+    """Pass over what is in an error's message: the raise itself is left out as a whole.
+
+    And over os.kill: another pid or signal would be somebody's who has no part in this.
+    """
     if isinstance(node, cst.Raise):
         visitor._create_mutations(node)
+        return True
+    if isinstance(node, cst.Call) and cst.Module([]).code_for_node(node.func) == "os.kill":
         return True
     return _skips(visitor, node)
 
