@@ -20,6 +20,7 @@ from tests.real.prune.world import (
     in_trash,
     kept,
     plan_for,
+    records,
     set_back,
     shards,
 )
@@ -76,8 +77,21 @@ def test_a_shard_is_kept_if_in_the_last_moment_there_is(
     before_rename(monkeypatch, "00002", lambda: CHANGES[change](shard))
     outcome = carry_out(node)
     assert outcome.deleted == ["00001", "00003"]
-    assert list(kept(outcome)) == ["00002"]
+    assert kept(outcome) == {"00002": ["changed"]}
     assert (shards(node), in_trash(node)) == (["00002"], [])
+
+
+def test_a_shard_that_changed_since_the_plan_is_not_even_moved(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_for(node)
+    set_back(node.shard_db / "00002/CURRENT")
+    moved: list[bool] = []
+    before_rename(monkeypatch, "00002", lambda: moved.append(True))
+    outcome = carry_out(node, plan)
+    assert (kept(outcome), moved) == ({"00002": ["changed"]}, [])
+    record = records(node, "kept")["00002"]
+    assert (record["reasons"], record["trash"]) == (["changed"], f"00002.{outcome.run}")
 
 
 def test_what_was_in_a_swapped_directory_is_still_there(
@@ -112,6 +126,8 @@ def test_a_shard_that_goes_in_the_last_moment_is_told_and_hinders_no_other(
     outcome = carry_out(node)
     assert outcome.deleted == ["00001", "00003"]
     assert [name for name, _ in outcome.failed] == ["00002"]
+    record = records(node, "failed")["00002"]
+    assert (record["shard"], record["error"]) == outcome.failed[0]
 
 
 @pytest.mark.parametrize(
@@ -148,6 +164,32 @@ def test_a_shard_that_a_process_opens_in_the_last_moment_is_put_back(
     assert kept(outcome) in ({"00002": ["locked"]}, {"00002": ["changed"]})
     assert (shards(node), in_trash(node)) == (["00002"], [])
     assert ("kept", "00002") in events(node)
+
+
+def test_who_opened_a_shard_in_the_last_moment_is_told(
+    node: Node, hold: Hold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids: list[int] = []
+    lock = node.shard_db / "00002/LOCK"
+    before_rename(monkeypatch, "00002", lambda: pids.append(hold(lock, "lock")))
+    ((_, (reason,)),) = carry_out(node).kept
+    assert str(reason) == f"locked: pid {pids[0]} opened it just now"
+
+
+def test_a_lock_that_cannot_be_looked_at_in_the_last_moment_is_taken_for_held(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = node.shard_db / "00002/LOCK"
+
+    def make_fifo() -> None:
+        lock.unlink()
+        os.mkfifo(lock)
+
+    before_rename(monkeypatch, "00002", make_fifo)
+    outcome = carry_out(node)
+    ((name, (reason,)),) = outcome.kept
+    assert (name, shards(node)) == ("00002", ["00002"])
+    assert str(reason) == "locked: another process opened it just now"
 
 
 def test_a_shard_that_cannot_be_put_back_is_whole_in_the_trash_and_told(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from tests.real.prune.world import (
     kept,
     layout_of,
     plan_for,
+    records,
     shards,
     syncs_and_events,
 )
@@ -74,6 +76,27 @@ def test_the_journal_tells_where_each_shard_was_and_what_came_back(node: Node) -
     assert all(record["files"] > 0 and record["evidence"] == "marker" for record in ends)
 
 
+def test_an_intent_tells_what_its_shard_was_and_where_it_goes(node: Node) -> None:
+    plan = plan_for(node, only=frozenset({"00002"}))
+    tree = plan.delete[0].judged.shard.tree
+    outcome = carry_out(node, plan)
+    record = records(node, "intent")["00002"]
+    assert re.fullmatch(rf"\d{{8}}T\d{{6}}Z-{os.getpid()}", outcome.run)
+    assert {name: record[name] for name in record if name not in ("schema", "time")} == {
+        "event": "intent",
+        "run": outcome.run,
+        "shard": "00002",
+        "trash": f"00002.{outcome.run}",
+        "trash_in": str(node.db / ".shardtool/trash"),
+        "inode": tree.inode,
+        "evidence": "marker",
+        "fingerprint": tree.fingerprint,
+        "changes": tree.changes,
+        "files": tree.files,
+        "reclaimable_bytes": tree.reclaimable_bytes,
+    }
+
+
 def test_each_intent_is_on_disk_before_its_rename_and_each_rename_before_a_file_goes(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,7 +130,7 @@ def test_both_directories_are_synced_between_the_renames_and_the_journal(
 ) -> None:
     seen = syncs_and_events(monkeypatch)
     carry_out(node)
-    between = seen[seen.index("intent") : seen.index("renamed")]
+    between = seen[len(seen) - seen[::-1].index("rename") : seen.index("renamed")]
     assert {"trash", "shard_db"} <= set(between)
 
 
@@ -136,7 +159,8 @@ def test_the_captures_four_marked_shards_go_and_the_five_others_stay(
     assert outcome.freed_bytes == plan.reclaimable_bytes
 
 
-def test_it_stops_as_soon_as_enough_is_free(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+def until_one_is_gone(node: Node, monkeypatch: pytest.MonkeyPatch) -> Outcome:
+    """Prune with --until-free, of which so much is free as soon as a single shard is gone."""
     plan = plan_for(node, until_free=1 << 60)
     gone = len(plan.delete)
 
@@ -144,7 +168,11 @@ def test_it_stops_as_soon_as_enough_is_free(node: Node, monkeypatch: pytest.Monk
         return FileSystem(1 << 61, 1 << 60 if len(shards(node)) < gone else 0)
 
     monkeypatch.setattr(execute_module, "file_system_at", room)
-    outcome = carry_out(node, plan)
+    return carry_out(node, plan)
+
+
+def test_it_stops_as_soon_as_enough_is_free(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = until_one_is_gone(node, monkeypatch)
     assert outcome.deleted == ["00001"]
     assert kept(outcome) == {"00002": ["enough-free"], "00003": ["enough-free"]}
 
@@ -171,3 +199,21 @@ def test_a_shard_is_not_taken_for_changed_because_its_neighbour_went(node: Node)
     plan = plan_for(node, until_free=1 << 60)  # one at a time, not a batch
     outcome = carry_out(node, plan)
     assert (outcome.deleted, kept(outcome)) == (NAMES, {})
+
+
+def test_shards_that_share_a_table_go_together_and_no_other_with_them(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share_a_table(node)
+    outcome = until_one_is_gone(node, monkeypatch)
+    assert (outcome.deleted, kept(outcome)) == (NAMES[:2], {"00003": ["enough-free"]})
+
+
+def test_shards_whose_files_have_names_elsewhere_too_go_one_by_one(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backup by hard links, which loses nothing."""
+    for name in NAMES:
+        os.link(next((node.shard_db / name).glob("*.log")), node.path / f"backup of {name}")
+    outcome = until_one_is_gone(node, monkeypatch)
+    assert (outcome.deleted, list(kept(outcome))) == (NAMES[:1], NAMES[1:])

@@ -23,7 +23,9 @@ from tests.real.prune.world import (
     events,
     in_trash,
     layout_of,
+    lose_the_journal_after,
     plan_for,
+    records,
     set_back,
     shards,
     syncs_and_events,
@@ -89,19 +91,6 @@ def test_no_file_goes_once_the_journal_is_lost(node: Node, monkeypatch: pytest.M
     outcome = carry_out(node)
     assert (shards(node), outcome.deleted) == (NAMES, [])
     assert "the shard is in its place" in outcome.failed[0][1]
-
-
-def lose_the_journal_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let so many writes of the journal pass."""
-    real, passed = Journal.append_all, [0]
-
-    def fail(journal: Journal, records: Any) -> None:
-        passed[0] += 1
-        if passed[0] > calls:
-            raise ShardtoolError("the journal can't be written: no space")
-        real(journal, records)
-
-    monkeypatch.setattr(Journal, "append_all", fail)
 
 
 def test_every_shard_that_a_lost_journal_leaves_in_the_trash_is_told(
@@ -245,6 +234,31 @@ def test_a_disk_that_becomes_read_only_leaves_the_shards_in_their_place(
     outcome = carry_out(node, plan)
     assert [name for name, _ in outcome.failed] == NAMES
     assert {name: contents(node.shard_db / name) for name in NAMES} == whole
+    told = {name: record["error"] for name, record in records(node, "failed").items()}
+    assert told == dict(outcome.failed)
+
+
+@pytest.mark.parametrize("place", ["trash", "shard_db"])
+def test_renames_that_cannot_be_made_durable_end_the_run_before_a_file_goes(
+    place: str, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = {name: contents(node.shard_db / name) for name in NAMES}
+    fsync = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if not shards(node) and Path(f"/proc/self/fd/{descriptor}").readlink().name == place:
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    outcome = carry_out(node)
+    monkeypatch.undo()
+    words = "the rename can't be made durable: Input/output error; the shard is whole in the trash"
+    assert [(name, words in error) for name, error in outcome.failed] == [(n, True) for n in NAMES]
+    assert (outcome.deleted, events(node)) == ([], [("intent", name) for name in NAMES])
+    trash = node.db / ".shardtool/trash"
+    assert {name: contents(trash / f"{name}.{outcome.run}") for name in NAMES} == whole
+    next_run_ends_it(node)
 
 
 def interrupted_after_rename(node: Node, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -261,9 +275,31 @@ def test_a_whole_leftover_that_is_as_it_was_is_removed(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupted_after_rename(node, monkeypatch)
+    (left,) = in_trash(node)
     outcome = carry_out(node, plan_for(node, only=frozenset()))
     assert (outcome.finished, outcome.put_back) == (["00002"], [])
     assert in_trash(node) == []
+    record = records(node, "finished")["00002"]
+    assert (record["trash"], record["freed_bytes"]) == (left, outcome.freed_bytes)
+    assert outcome.freed_bytes > 0
+
+
+def test_a_leftovers_rename_is_on_disk_and_in_the_journal_before_its_first_file_goes(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_after_rename(node, monkeypatch)
+    plan = plan_for(node, only=frozenset())
+    seen = syncs_and_events(monkeypatch)
+    unlink = os.unlink
+
+    def note(*args: Any, **settings: Any) -> None:
+        seen.append("unlink")
+        unlink(*args, **settings)
+
+    monkeypatch.setattr(os, "unlink", note)
+    carry_out(node, plan)
+    assert {"trash", "shard_db"} <= set(seen[: seen.index("renamed")])
+    assert seen.index("renamed") < seen.index("unlink") < seen.index("finished")
 
 
 def test_a_whole_leftover_that_changed_is_put_back_with_what_it_has_now(
@@ -275,6 +311,7 @@ def test_a_whole_leftover_that_changed_is_put_back_with_what_it_has_now(
     assert (outcome.finished, outcome.put_back) == ([], ["00002"])
     assert (node.shard_db / "00002/999999.ldb").read_bytes() == b"values"
     assert in_trash(node) == []
+    assert records(node, "put-back")["00002"]["trash"] == left.name
 
 
 def test_a_put_back_is_on_disk_before_the_journal_tells_it(
@@ -285,7 +322,7 @@ def test_a_put_back_is_on_disk_before_the_journal_tells_it(
     plan = plan_for(node, only=frozenset())
     seen = syncs_and_events(monkeypatch)
     carry_out(node, plan)
-    assert {"trash", "shard_db"} <= set(seen[: seen.index("put-back")])
+    assert {"trash", "shard_db"} <= set(seen[seen.index("rename") : seen.index("put-back")])
     assert events(node)[-1] == ("put-back", "00002")
 
 
@@ -304,11 +341,13 @@ def test_a_leftover_that_cannot_go_is_told_and_the_next_run_finishes(
     outcome = carry_out(node, plan)
     assert (outcome.finished, [name for name, _ in outcome.failed]) == ([], ["00002"])
     assert (left / "CURRENT").exists()
-    record = Journal(layout_of(node)).read().records[-1]
-    assert (record["event"], record["error"]) == ("failed", outcome.failed[0][1])
+    record = records(node, "failed")["00002"]
+    assert record["error"] == outcome.failed[0][1]
+    assert record["freed_bytes"] == outcome.freed_bytes > 0
     monkeypatch.undo()
     assert carry_out(node, plan_for(node, only=frozenset())).finished == ["00002"]
     assert events(node)[-1] == ("finished", "00002")
+    assert list(records(node, "renamed")) == ["00002"]  # once, by the first of the two
 
 
 def test_a_whole_leftover_whose_content_changed_and_mtime_was_set_back_is_put_back(
@@ -340,6 +379,10 @@ def test_a_leftover_whose_place_is_taken_stays_in_the_trash_and_is_told(
     assert (left / "999999.ldb").exists()
     record = Journal(layout_of(node)).read().records[-1]
     assert (record["event"], record["error"]) == ("failed", outcome.failed[0][1])
+    # It is no nearer to its removal for that: once its place is free, it goes there.
+    (node.shard_db / "00002").rename(node.path / "aside")
+    assert carry_out(node, plan_for(node, only=frozenset())).put_back == ["00002"]
+    assert (node.shard_db / "00002/999999.ldb").read_bytes() == b"values"
 
 
 def test_leftovers_are_finished_where_no_shard_db_is_left(

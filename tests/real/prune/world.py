@@ -13,11 +13,17 @@ from fixtures import Node
 from shardtool.datadir.inventory import take_inventory
 from shardtool.datadir.layout import Layout, find_layout
 from shardtool.datadir.verdict import judge_all
+from shardtool.errors import ShardtoolError
 from shardtool.journal import Journal
+from shardtool.proof.evidence import Proofs, held, local_shards, prove_shards, still_proven
+from shardtool.proof.receipts import Receipts
+from shardtool.proof.run import Setting
+from shardtool.proof.source import catalogue_of
 from shardtool.prune.execute import Outcome, execute
 from shardtool.prune.plan import Plan, make_plan
 from shardtool.prune.policy import Policy
 from shardtool.prune.trash import leftovers, trash_of
+from tests.real.receipts.world import Quiet
 
 NAMES = ["00001", "00002", "00003"]
 
@@ -36,6 +42,32 @@ def plan_for(node: Node, **policy: Any) -> Plan:
         Policy(trust_marker=True, **policy),
         leftovers(trash_of(layout), Journal(layout).read(), lambda intent: True),
         {},
+        free_bytes=inventory.file_system.free_bytes,
+        now_ns=time.time_ns(),
+    )
+
+
+def prove(node: Node) -> None:
+    """Prove every old shard and write the receipts, as `shardtool verify` does."""
+    layout = layout_of(node)
+    inventory = take_inventory(layout)
+    proofs = Proofs()
+    of = Setting(catalogue_of(layout, None), local_shards(layout, inventory))
+    list(prove_shards(inventory.old or (), layout, of, proofs, Quiet()))
+    for receipt in proofs.receipts.values():
+        Receipts(layout).write(receipt)
+
+
+def proven_plan(node: Node) -> Plan:
+    """Plan as `shardtool prune --no-verify` does: on receipts alone."""
+    layout = layout_of(node)
+    history, inventory = Journal(layout).read(), take_inventory(layout, fingerprints=True)
+    proofs = held(layout, [shard.name for shard in inventory.old or ()], history)
+    return make_plan(
+        judge_all(inventory, proofs.evidence),
+        Policy(),
+        leftovers(trash_of(layout), history, still_proven(layout)),
+        proofs.receipts,
         free_bytes=inventory.file_system.free_bytes,
         now_ns=time.time_ns(),
     )
@@ -70,19 +102,32 @@ def events(node: Node) -> list[tuple[str, str]]:
     return [(record["event"], record["shard"]) for record in records]
 
 
+def records(node: Node, event: str) -> dict[str, dict[str, Any]]:
+    """Return the journal's records of an event by shard; each has one."""
+    found = [r for r in Journal(layout_of(node)).read().records if r["event"] == event]
+    by_shard = {record["shard"]: record for record in found}
+    assert len(by_shard) == len(found)
+    return by_shard
+
+
 def contents(directory: Path) -> dict[str, bytes]:
     """Return the names in a directory and what is in them."""
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
 def syncs_and_events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a list that fills with the names of what is synced and with the journal's events."""
+    """Return a list that fills with the names of what is synced, with 'rename' for each of those
+    and with the journal's events."""
     seen: list[str] = []
-    fsync, append = os.fsync, Journal.append_all
+    fsync, rename, append = os.fsync, os.rename, Journal.append_all
 
     def note_sync(descriptor: int) -> None:
         seen.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
         fsync(descriptor)
+
+    def note_rename(*args: Any, **settings: Any) -> None:
+        seen.append("rename")
+        rename(*args, **settings)
 
     def note_append(journal: Journal, records: Any) -> None:
         records = list(records)
@@ -90,8 +135,22 @@ def syncs_and_events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         append(journal, records)
 
     monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "rename", note_rename)
     monkeypatch.setattr(Journal, "append_all", note_append)
     return seen
+
+
+def lose_the_journal_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let so many writes of the journal pass."""
+    real, passed = Journal.append_all, [0]
+
+    def fail(journal: Journal, records: Any) -> None:
+        passed[0] += 1
+        if passed[0] > calls:
+            raise ShardtoolError("the journal can't be written: no space")
+        real(journal, records)
+
+    monkeypatch.setattr(Journal, "append_all", fail)
 
 
 def set_back(path: Path) -> None:
