@@ -181,6 +181,15 @@ class Receipts:
                 f"found: {reason_of(error)}; without it the shard is proven again next time"
             ) from None
 
+    def end(self, shard: str) -> None:
+        """Remove a shard's receipt: what it rests on is to be read again.
+
+        Raises:
+            OSError: it can't be removed, or there is none.
+        """
+        with self._opened() as directory:
+            os.unlink(f"{shard}.json", dir_fd=directory)
+
     def _make_directory(self) -> None:
         with _times_kept(self._layout.db):
             make_directories(self.directory.parent, like=self._layout.db)

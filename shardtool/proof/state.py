@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
@@ -48,15 +49,37 @@ def make_durable(shard: Path) -> None:
     """
     with opened_quietly(shard, READ_DIRECTORY_ITSELF) as directory:
         for name in os.listdir(directory):
-            if _DIARIES.fullmatch(name):
-                continue
-            # What a server has just removed need not be on disk any more.
-            with contextlib.suppress(FileNotFoundError):
-                if _holds_content(name, directory):
-                    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-                    with opened_quietly(name, flags, dir_fd=directory) as file:
-                        os.fsync(file)
+            if not _DIARIES.fullmatch(name):
+                _with_content(name, directory, os.fsync)
         os.fsync(directory)
+
+
+def drop_from_memory(shard: Path) -> None:
+    """Have what is read next from the files of a shard's directory come from the disk.
+
+    As far as the kernel lets us: what a server has mapped stays. Nothing is changed by this.
+    """
+    with (
+        contextlib.suppress(OSError),
+        opened_quietly(shard, READ_DIRECTORY_ITSELF) as directory,
+    ):
+        for name in os.listdir(directory):
+            with contextlib.suppress(OSError):
+                _with_content(name, directory, _drop)
+
+
+def _drop(file: int) -> None:
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _with_content(name: str, directory: int, act: Callable[[int], None]) -> None:
+    """Open an entry that has content, and act on it."""
+    # What a server has just removed need not be on disk any more.
+    with contextlib.suppress(FileNotFoundError):
+        if _holds_content(name, directory):
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+            with opened_quietly(name, flags, dir_fd=directory) as file:
+                act(file)
 
 
 def _holds_content(name: str, directory: int) -> bool:

@@ -30,9 +30,9 @@ from shardtool.disk.remove import Removal, remove_tree
 from shardtool.disk.tree import measure
 from shardtool.errors import ShardtoolError, reason_of
 from shardtool.journal import Journal
-from shardtool.proof.receipts import NewSide
+from shardtool.proof.receipts import NewSide, Receipts
 from shardtool.proof.source import RaftCatalogue
-from shardtool.proof.state import make_durable
+from shardtool.proof.state import drop_from_memory, make_durable
 from shardtool.prune.plan import Deletion, Plan
 from shardtool.prune.policy import decide
 from shardtool.prune.trash import Leftover, open_trash, trash_name, trash_of
@@ -81,7 +81,7 @@ class _Site:
     outcome: Outcome
     progress: Callable[[int], None]
     raft: RaftCatalogue
-    durable: set[Path]  # directories that this run has synced
+    synced: dict[Path, str]  # what this run has synced, or why that failed
 
 
 def execute(plan: Plan, layout: Layout, outcome: Outcome, progress: Callable[[int], None]) -> None:
@@ -113,7 +113,7 @@ def execute(plan: Plan, layout: Layout, outcome: Outcome, progress: Callable[[in
             outcome,
             progress,
             RaftCatalogue(layout.raft),
-            durable=set(),
+            synced={},
         )
         try:
             _do(plan, site)
@@ -202,13 +202,17 @@ def _finish_leftovers(plan: Plan, site: _Site) -> None:
 def _put_back(left: Leftover, site: _Site) -> dict[str, object]:
     try:
         os.rename(left.name, left.shard, src_dir_fd=site.trash, dst_dir_fd=site.shards)
-        os.fsync(site.shards)
-        os.fsync(site.trash)
     except OSError as error:
         message = f"whole in the trash as {left.name}, can't be put back: {reason_of(error)}"
         site.outcome.failed.append((left.shard, message))
         return {"event": "failed", "error": message}
     site.outcome.put_back.append(left.shard)
+    try:
+        os.fsync(site.shards)
+        os.fsync(site.trash)
+    except OSError as error:
+        message = f"put back, but a power cut may undo that: {reason_of(error)}"
+        site.outcome.failed.append((left.shard, message))
     return {"event": "put-back"}
 
 
@@ -336,20 +340,35 @@ def _not_durable(deletion: Deletion, site: _Site) -> tuple[Reason, ...]:
     layout = site.layout
     new = [layout.new_shards / name for name in deletion.receipt.finding.new_states]
     # The ids under which values are found are in raft's log alone.
-    raft = [layout.raft, layout.raft / "snapshot"]
+    log = Path(os.path.realpath(layout.raft))  # it may be an operator's link
+    raft = [log, log / "snapshot"]
     content = [(make_durable, path) for path in [*new, *(p for p in raft if p.is_dir())]]
-    # Where the names of those directories are.
-    above = (layout.new_shards, layout.new_shards.parent, layout.raft.parent)
+    # Where the names of those directories are, and those of links to them.
+    above = (layout.new_shards, layout.new_shards.parent, layout.raft.parent, log.parent)
     for sync, directory in [*content, *((sync_directory, path) for path in above)]:
-        if directory in site.durable:
-            continue
-        try:
-            sync(directory)
-        except OSError as error:
-            words = f"{directory} can't be synced to disk: {reason_of(error)}"
+        if directory not in site.synced:
+            site.synced[directory] = _why_not_synced(sync, directory)
+        if site.synced[directory]:
+            # The next proof reads it from the disk, and finds what has come there.
+            with contextlib.suppress(OSError):
+                Receipts(layout).end(deletion.name)
+            words = f"{directory} can't be synced to disk: {site.synced[directory]}"
             return (Reason("new-side-not-durable", words),)
-        site.durable.add(directory)
     return ()
+
+
+def _why_not_synced(sync: Callable[[Path], None], directory: Path) -> str:
+    """Sync a directory once a run, and return why that failed, or nothing.
+
+    Not twice: after a failed sync the kernel takes what it holds for written, and the next sync
+    of the same bytes succeeds (fsync(2)).
+    """
+    try:
+        sync(directory)
+    except OSError as error:
+        drop_from_memory(directory)
+        return reason_of(error)
+    return ""
 
 
 def _take_out(deletion: Deletion, site: _Site) -> tuple[Reason, ...]:

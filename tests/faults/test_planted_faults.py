@@ -114,7 +114,7 @@ FAULTS = (
     Fault(
         "the new storage is not synced before the old one goes",
         EXECUTE,
-        (("            sync(directory)\n", "            pass\n"),),
+        (("        sync(directory)\n", "        pass\n"),),
         power("proven_by_what_is_not_synced"),
     ),
     Fault(

@@ -159,8 +159,8 @@ def test_what_two_proofs_rest_on_is_synced_once_a_run(node: Node, seen: list[Pat
 def test_a_shard_stays_where_what_its_proof_rests_on_cannot_be_synced(
     place: Callable[[Node], Path], node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = proven_plan(node)
-    fail_to_sync(monkeypatch, place(node))
+    plan, broken = proven_plan(node), place(node)
+    fail_to_sync(monkeypatch, broken)
     outcome = carry_out(node, plan)
     words = ["new-side-not-durable"]
     assert (kept(outcome), outcome.deleted) == ({ONE: words, TWO: words}, [])
@@ -168,7 +168,7 @@ def test_a_shard_stays_where_what_its_proof_rests_on_cannot_be_synced(
     assert records(node, "kept")[ONE]["reasons"] == words
     detail = outcome.kept[0][1][0].detail
     assert detail.endswith("can't be synced to disk: Input/output error")
-    assert Path(detail.split()[0]) in (place(node), place(node).parent)
+    assert Path(detail.split()[0]) in (broken, broken.parent)
 
 
 def test_a_shard_goes_whose_own_new_side_is_on_disk_when_anothers_is_not(
@@ -179,6 +179,65 @@ def test_a_shard_goes_whose_own_new_side_is_on_disk_when_anothers_is_not(
     fail_to_sync(monkeypatch, *content(second))
     outcome = carry_out(node, plan)
     assert (outcome.deleted, kept(outcome)) == ([ONE], {TWO: ["new-side-not-durable"]})
+
+
+def test_a_sync_that_fails_once_keeps_all_that_rests_on_it_and_ends_their_proofs(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of an error once; the next sync of the same bytes succeeds."""
+    plan = proven_plan(node)
+    (shared,) = new_side(node, ONE)
+    broken, dropped = content(shared), []
+    fsync, drop = os.fsync, os.posix_fadvise
+
+    def fails_once(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path in broken:
+            broken.clear()
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(descriptor)
+
+    def note(descriptor: int, offset: int, length: int, advice: int) -> None:
+        assert (offset, length, advice) == (0, 0, os.POSIX_FADV_DONTNEED)
+        dropped.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        drop(descriptor, offset, length, advice)
+
+    monkeypatch.setattr(os, "fsync", fails_once)
+    monkeypatch.setattr(os, "posix_fadvise", note)
+    outcome = carry_out(node, plan)
+    words = ["new-side-not-durable"]
+    assert (kept(outcome), outcome.deleted) == ({ONE: words, TWO: words}, [])
+    # The next proof reads all of it again, and from the disk.
+    assert content(shared) <= set(dropped)
+    assert Receipts(layout_of(node)).names() == frozenset()
+    monkeypatch.undo()
+    prove(node)
+    assert carry_out(node, proven_plan(node)).deleted == [ONE, TWO]
+
+
+def test_a_proof_whose_receipt_can_not_be_ended_keeps_its_shard_all_the_same(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = proven_plan(node)
+    fail_to_sync(monkeypatch, node.raft / "log")
+    (node.db / ".shardtool/proofs" / f"{ONE}.json").unlink()
+    assert set(kept(carry_out(node, plan))) == {ONE, TWO}
+
+
+def test_where_raft_and_the_new_storage_are_links_to_other_disks_a_proven_shard_goes(
+    node: Node, seen: list[Path], tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    for place in (node.raft, node.shard_db_v2):
+        place.rename(disk / place.name)
+        place.symlink_to(disk / place.name)
+    prove(node)
+    seen.clear()
+    assert carry_out(node, proven_plan(node)).deleted == [ONE, TWO]
+    raft = disk / "raft"
+    wanted = {disk, raft, node.path, disk / "shard_db_v2", *content(raft, raft / "snapshot")}
+    assert wanted <= set(seen[: seen.index(Path(ONE))])
 
 
 # -- and it is as it was --

@@ -326,6 +326,27 @@ def test_a_put_back_is_on_disk_before_the_journal_tells_it(
     assert events(node)[-1] == ("put-back", "00002")
 
 
+@pytest.mark.parametrize("place", ["shard_db", "trash"])
+def test_a_put_back_that_may_not_outlive_a_power_cut_is_told_as_that(
+    place: str, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = interrupted_after_rename(node, monkeypatch)
+    (left / "999999.ldb").write_bytes(b"values")
+    plan, fsync = plan_for(node, only=frozenset()), os.fsync
+
+    def fails(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == place and not left.exists():
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails)
+    outcome = carry_out(node, plan)
+    why = "put back, but a power cut may undo that: Input/output error"
+    assert (outcome.put_back, outcome.failed) == (["00002"], [("00002", why)])
+    assert (node.shard_db / "00002/999999.ldb").read_bytes() == b"values"
+    assert events(node)[-1] == ("put-back", "00002")
+
+
 def test_a_leftover_that_cannot_go_is_told_and_the_next_run_finishes(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
