@@ -103,6 +103,27 @@ class Journal:
                 f"nothing is done without it{advice}"
             ) from None
 
+    def sync(self) -> None:
+        """Make durable what is in it: a run that was killed may not have come to that.
+
+        Raises:
+            ShardtoolError: it can't be synced, or there is none.
+        """
+        try:
+            with (
+                opened(self.path.parent, READ_DIRECTORY_ITSELF) as own,
+                opened(
+                    self.path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=own
+                ) as f,
+            ):
+                os.fsync(f)
+                os.fsync(own)
+        except OSError as error:
+            raise ShardtoolError(
+                f"{self.path}: expected to sync the journal, found: {reason_of(error)}; "
+                "nothing is done without it"
+            ) from None
+
     def read(self) -> History:
         """Return what the journal holds; an absent one holds nothing.
 

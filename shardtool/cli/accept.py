@@ -69,6 +69,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
             out.line(f"{judged.shard.name}: every value is in the new storage, nothing to accept")
             return exits.DONE
         if judged.evidence is not None and judged.evidence.accepted:
+            Journal(layout).sync()  # a run that was killed may have written it and not come to that
             out.document("accept", _document(judged, finding, because, accepted=True))
             out.line(f"{judged.shard.name}: these losses were accepted before")
             return exits.DONE

@@ -39,6 +39,7 @@ from shardtool.prune.trash import Leftover, open_trash, trash_name, trash_of
 
 _BATCH = 16
 _WHOLE_IN_TRASH = "the shard is whole in the trash, and the next prune goes on"
+_IN_TRASH = "what is left of the shard is in the trash, and the next prune goes on"
 _NO_DIRECTORY = -1  # as a descriptor: whatever is tried through it fails
 
 
@@ -187,6 +188,12 @@ def _lose(site: _Site, error: str, states: dict[str, str]) -> NoReturn:
 
 
 def _finish_leftovers(plan: Plan, site: _Site) -> None:
+    recorded = {left.shard: _IN_TRASH for left in plan.finish if left.recorded}
+    if recorded:
+        try:
+            site.journal.sync()  # what says that they may go may be in memory alone
+        except ShardtoolError as error:
+            _lose(site, str(error), recorded)
     for left in plan.finish:
         if left.action == "remove" and not left.recorded:
             # Before its first file goes: the run that renamed it was killed before it could sync

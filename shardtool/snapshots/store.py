@@ -9,6 +9,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from shardtool.datadir.layout import Layout
@@ -20,7 +21,7 @@ from shardtool.disk.durable import (
     opened_quietly,
 )
 from shardtool.disk.remove import remove_tree
-from shardtool.errors import ShardtoolError
+from shardtool.errors import ShardtoolError, reason_of
 from shardtool.snapshots.address import Place
 from shardtool.snapshots.bag import METADATA
 from shardtool.snapshots.metadata import (
@@ -275,11 +276,15 @@ def remove_leftovers(directory: int) -> tuple[str, ...]:
     Returns:
         What could not be removed, as 'name: reason'.
     """
-    failures: tuple[str, ...] = ()
-    for name in sorted(os.listdir(directory)):
-        if _LEFTOVER.fullmatch(name):
-            failures += remove_tree(directory, name).failures
-    return failures
+    names = sorted(filter(_LEFTOVER.fullmatch, os.listdir(directory)))
+    try:
+        # The rename of what was to be forgotten may be in memory alone: without it a power cut
+        # would bring back a snapshot's name, and behind it ruins.
+        if names:
+            os.fsync(directory)
+    except OSError as error:
+        return tuple(f"{name}: {reason_of(error)}" for name in names)
+    return tuple(chain.from_iterable(remove_tree(directory, name).failures for name in names))
 
 
 def refuse_overlap(layout: Layout, store: Path) -> None:

@@ -7,6 +7,7 @@ finds it finishes the swap, which needs nothing but the names.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shlex
@@ -19,6 +20,7 @@ from shardtool.disk.durable import (
     READ_DIRECTORY,
     opened,
     opened_quietly,
+    sync_directory,
 )
 from shardtool.errors import ShardtoolError
 from shardtool.journal import Journal
@@ -102,6 +104,8 @@ def finish(layout: Layout, pending: Pending) -> tuple[Path, ...]:
     if problem:
         raise ShardtoolError(problem)
     try:
+        # Of a killed run the pending file may be in memory alone, and it is what tells of a half.
+        sync_directory(layout.own)
         aside = _swap(moves, pending)
     except OSError as error:
         raise ShardtoolError(
@@ -137,6 +141,7 @@ def _swap(moves: tuple[Move, ...], pending: Pending) -> tuple[Path, ...]:
         waiting = []
         for move, staged in zip(moves, pending.staged, strict=True):
             parent = stack.enter_context(opened(move.place.parent, READ_DIRECTORY))
+            os.fsync(parent)  # what a killed run has renamed may be in memory alone
             if not _is_it(move.place.name, staged, dir_fd=parent):
                 if not _is_it(move.staged.name, staged, dir_fd=parent):
                     raise OSError(0, "something else", str(move.staged))
@@ -232,9 +237,16 @@ def set_aside(moves: tuple[Move, ...]) -> tuple[Path, ...]:
 
 def _free_name(name: str, *, dir_fd: int | None = None) -> str:
     """Return `name`, or name-2 and so on where that is taken: a server that was started on a
-    half-restored directory makes new ones, and they are nobody's to lose."""
+    half-restored directory makes new ones, and they are nobody's to lose.
+
+    Raises:
+        OSError: a thousand of them are taken.
+    """
     names = (name if n == 1 else f"{name}-{n}" for n in range(1, 1000))
-    return next(name for name in names if not _is_taken(name, dir_fd=dir_fd))
+    found = next((name for name in names if not _is_taken(name, dir_fd=dir_fd)), None)
+    if found is None:
+        raise OSError(errno.EEXIST, "all names like it are taken", name)
+    return found
 
 
 def _is_taken(name: str, *, dir_fd: int | None) -> bool:

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -120,10 +121,26 @@ class World:
         """
         calls, done = recorded((*self.words, *more), self.trace, self.environment)
         assert done.returncode == self.code, (done.returncode, done.stdout, done.stderr)
-        main = calls[0].process
-        ours = [call for call in calls if any(map(self._is_inside, call.paths))]
+        ours = self._ours(calls)
         assert ours, "the command changed nothing: the test looks at the wrong place"
-        assert {call.process for call in ours} == {main}, "more than one thread changes the node"
+        return ours
+
+    def record_killed(self, call: Call) -> list[Call]:
+        """Do so with a run that is killed when it is about to make a call."""
+        calls, done = recorded(self.words, self.trace, self.environment, dies_at=call)
+        # strace dies of what killed the command.
+        assert done.returncode == -signal.SIGKILL, f"did not come to {call}: {done.stderr}"
+        return self._ours(calls)
+
+    def record_again(self) -> list[Call]:
+        """Do so with a run on what an earlier one has left; there may be nothing left to do."""
+        calls, done = recorded(self.words, self.trace, self.environment)
+        assert done.returncode == self.code, (done.returncode, done.stdout, done.stderr)
+        return self._ours(calls)
+
+    def _ours(self, calls: Sequence[Call]) -> list[Call]:
+        ours = [call for call in calls if any(map(self._is_inside, call.paths))]
+        assert {call.process for call in ours} <= {calls[0].process}, "another thread's too"
         return ours
 
     def _is_inside(self, path: str) -> bool:

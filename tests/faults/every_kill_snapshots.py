@@ -99,10 +99,17 @@ def spoil(node: Path) -> None:
     (node / "wal/log.2").write_bytes(b"new")
 
 
+def pending(data: Path) -> bool:
+    """Say whether a restore is known to be unfinished."""
+    file = data / "db/.shardtool/restore.json"
+    return file.exists() and bool(json.loads(file.read_text())["staged"])
+
+
 def restored(tmp_path: Path, run: Run) -> World:
     """Put a snapshot in the place of a raft and a wal that are spoilt."""
     node, (snapshot,) = node_and_snapshots(tmp_path, run, 1)
     good = state(node)
+    whole = {top: contents(node / top) for top in ("raft", "wal")}
     spoil(node)
     spoilt = {top: contents(node / top) for top in ("raft", "wal")}
     root = tmp_path / "root"
@@ -115,6 +122,9 @@ def restored(tmp_path: Path, run: Run) -> World:
         for top, files in spoilt.items():
             places = [data / top, *data.glob(f"{top}.before-restore-*")]
             assert files in [contents(p) for p in places if p.is_dir()], f"{top} of before is lost"
+        there = {top: contents(data / top) for top in spoilt}
+        # Of two sets, half of each is none: unless it is known that there is more to be done.
+        assert there in (spoilt, whole) or pending(data), "raft and wal of two sets"
         records(data)
 
     def rerun(more: Words) -> None:

@@ -108,13 +108,25 @@ def injecting(
 
 
 def recorded(
-    words: Sequence[str | Path], trace: Path, env: Mapping[str, str]
+    words: Sequence[str | Path], trace: Path, env: Mapping[str, str], *, dies_at: Call | None = None
 ) -> tuple[list[Call], Done]:
-    """Run `shardtool *words` to its end; return the calls by which it changed the disk, and it."""
+    """Run `shardtool *words` to its end; return the calls by which it changed the disk, and it.
+
+    Args:
+        words: of the command line.
+        trace: where strace writes.
+        env: more for the environment.
+        dies_at: of a run that was recorded before: it is killed when it is about to make this call,
+            which creates nothing.
+    """
     write_bytecode()
     trace.unlink(missing_ok=True)
-    strace: tuple[str | Path, ...] = ("strace", "-f", "--seccomp-bpf", "-qq", "-o", trace)
+    strace: tuple[str | Path, ...] = ("strace", "-f", "-qq", "-o", trace)
     strace += ("-y", "-xx", "-s", str(WHOLE), "-e", f"trace={','.join(CHANGING)}")
+    if dies_at is None:
+        strace += ("--seccomp-bpf",)  # faster, but sends no signals
+    else:
+        strace += ("-e", f"inject={dies_at.name}:signal=KILL:when={dies_at.number}")
     done = _run([*strace, *COMMAND, *words], env)
     return calls_in(trace), done
 

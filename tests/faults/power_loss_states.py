@@ -7,13 +7,14 @@ import random
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, combinations
 from pathlib import Path
 
 from shardtool.disk.durable import READ_DIRECTORY, opened
 from shardtool.disk.tree import measure
 from tests.faults.every_kill import World, about, held, nothing
+from tests.faults.injection_calls import Call
 from tests.faults.power_loss import SHAPES, Change, Content, Disk, Image, Node, shaped
 
 _MOST_SUBSETS = 4  # so many changes of names are tried in all their subsets; of more, some
@@ -23,14 +24,15 @@ _INODE = re.compile(rb'("inode": )(\d+)')
 Choice = tuple[int, tuple[Change, ...], dict[Node, str]]
 
 
-def choices(disk: Disk, *, seed: int = 1) -> Iterator[Choice]:
-    """Yield, for every point at which the power may go, what may have reached the disk.
+def choices(disk: Disk, *, since: int = 0, seed: int = 1) -> Iterator[Choice]:
+    """Yield, for every point from `since` on at which the power may go, what may have reached the
+    disk.
 
     Of the names that are not certain all, none, each alone, all but each, and some at random (all
     subsets where they are few); with each of them data in several of the SHAPES.
     """
     chance = random.Random(seed)
-    for point in range(disk.now + 1):
+    for point in range(since, disk.now + 1):
         open_, nodes = disk.uncertain(point), disk.unsynced(point)
         for kept in _subsets(open_, chance):
             is_extreme = len(kept) in (0, len(open_))
@@ -77,16 +79,66 @@ def cut_the_power_everywhere(
     for call in world.record():
         disk.take(call)
     then.ends(world.root, disk)
+    _look_at_states(world, disk, then, most_states=most_states, most_reruns=most_reruns)
+
+
+def cut_the_power_after_each_kill(
+    world: World,
+    choose: Callable[[Sequence[Call]], Sequence[Call]],
+    *,
+    most_states: int,
+    most_reruns: int,
+) -> None:
+    """Kill a command, run it again, and cut the power at every call of the second run: what the
+    first one has done and not synced may be lost as well.
+
+    Args:
+        world: the command.
+        choose: given the calls of a whole run, returns those to be killed at.
+        most_states: look at so many of the states for each kill, chosen at random.
+        most_reruns: and run the command a third time for so many of those.
+    """
+    assert world.prepare is nothing, "what a run before it did is in no copy"
+    world.fresh()
+    chosen = [call for call in choose(world.record()) if not call.creates]
+    assert chosen, "no call is left to be killed at"
+    for call in chosen:
+        world.fresh()
+        disk = Disk(world.root, world.unsynced)
+        then = _Recorded(world.root)
+        with about(f"killed at {call}, and run again"):
+            for one in world.record_killed(call):
+                disk.take(one)
+            killed = disk.now
+            for one in world.record_again():
+                disk.take(one)
+            then.ends(world.root, disk)
+            _look_at_states(
+                world, disk, then, since=killed, most_states=most_states, most_reruns=most_reruns
+            )
+
+
+def _look_at_states(
+    world: World,
+    disk: Disk,
+    then: _Recorded,
+    *,
+    since: int = 0,
+    most_states: int,
+    most_reruns: int,
+) -> None:
+    """Look at what may be left of what was recorded, from the call number `since` on."""
     wanted = world.outcome()
     states: dict[object, Choice] = {}
-    for choice in choices(disk):
+    for choice in choices(disk, since=since):
         key = disk.image(*choice).key(disk.root), choice[0] == disk.now
         states.setdefault(key, choice)
     chance = random.Random(2)
     found = [choice for choice in states.values() if choice[0] < disk.now]
     found = chance.sample(found, min(most_states, len(found)))
-    # What was promised is looked at in all that may be left at the end.
-    found += [choice for choice in states.values() if choice[0] == disk.now]
+    # What was promised is looked at in all that may be left at the end of a run that is whole.
+    ends = [choice for choice in states.values() if choice[0] == disk.now]
+    found += chance.sample(ends, min(most_states, len(ends))) if since else ends
     again = set(chance.sample(range(len(found)), min(most_reruns, len(found))))
     for number, (point, kept, shapes) in enumerate(found):
         with about(f"power lost after call {point}: {_in_words(disk, point, kept, shapes)}"):

@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Run
+from tests.faults.every_kill import renames_and_what_follows
 from tests.faults.every_kill_worlds import WORLDS
-from tests.faults.power_loss_states import cut_the_power_everywhere
+from tests.faults.power_loss_states import (
+    cut_the_power_after_each_kill,
+    cut_the_power_everywhere,
+)
 
 pytestmark = [pytest.mark.usefixtures("strace"), pytest.mark.timeout(1800)]
 
@@ -39,3 +43,13 @@ def test_some_power_cuts_break_no_law_and_a_rerun_finishes(
     name: str, shardtool: Run, tmp_path: Path
 ) -> None:
     cut_the_power_everywhere(WORLDS[name](tmp_path, shardtool), most_states=40, most_reruns=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["marked", "restored", "forgotten"])
+def test_a_power_cut_after_a_kill_breaks_no_law_and_a_rerun_finishes(
+    name: str, shardtool: Run, tmp_path: Path
+) -> None:
+    """The run after a kill finds in memory what may never have reached the disk."""
+    world = WORLDS[name](tmp_path, shardtool)
+    cut_the_power_after_each_kill(world, renames_and_what_follows, most_states=40, most_reruns=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,44 @@ def test_wherever_a_kill_came_the_next_one_finishes(
     assert [words_in(move.aside) for move in moves] == [OLD, OLD]
 
 
+@pytest.mark.parametrize("renames", range(5))
+def test_what_a_killed_run_did_is_on_disk_before_more_is_done(
+    renames: int,
+    layout: Layout,
+    pending: Pending,
+    moves: tuple[Move, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun(layout, pending, moves)
+    steps = [(move.place, move.aside) for move in moves]
+    steps += [(move.staged, move.place) for move in moves]
+    for source, target in steps[:renames]:
+        source.rename(target)
+    seen: list[str] = []
+    fsync, rename, unlink = os.fsync, os.rename, os.unlink
+
+    def note_sync(descriptor: int) -> None:
+        seen.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def note(call: str, act: Callable[..., None]) -> Callable[..., None]:
+        def noted(*words: object, **settings: object) -> None:
+            seen.append(call)
+            act(*words, **settings)
+
+        return noted
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "rename", note("rename", rename))
+    monkeypatch.setattr(os, "unlink", note("unlink", unlink))
+    swap.finish(layout, pending)
+    first = [*seen, "rename"].index("rename")
+    assert {".shardtool", "data"} <= set(seen[:first])
+    assert seen.count("rename") == 4 - renames
+    assert "data" in seen[len(seen) - 1 - seen[::-1].index("rename") if renames < 4 else 0 :]
+    assert seen.index("unlink") > first or renames == 4
+
+
 def test_where_nothing_was_nothing_is_set_aside(
     layout: Layout, pending: Pending, moves: tuple[Move, ...]
 ) -> None:
@@ -140,7 +179,7 @@ def test_a_directory_that_leads_elsewhere_by_now_gets_no_rename(
 ) -> None:
     begun(layout, pending, moves)
     data, other = tmp_path / "data", tmp_path / "other"
-    other.mkdir()
+    (other / "db/.shardtool").mkdir(parents=True)
     for name in ("raft", "wal"):
         filled(other / name, "another node's")
     assured = swap.why_unfinishable
@@ -154,7 +193,7 @@ def test_a_directory_that_leads_elsewhere_by_now_gets_no_rename(
     monkeypatch.setattr(swap, "why_unfinishable", led_away)
     with pytest.raises(ShardtoolError, match=r"found: .*something else"):
         swap.finish(layout, pending)
-    assert sorted(os.listdir(other)) == ["raft", "wal"]
+    assert sorted(os.listdir(other)) == ["db", "raft", "wal"]
     assert words_in(other / "raft") == words_in(other / "wal") == "another node's"
     monkeypatch.undo()
     data.unlink()
@@ -256,3 +295,20 @@ def test_of_what_is_not_there_no_pending_file_is_made(moves: tuple[Move, ...]) -
     moves[1].staged.rename(moves[1].staged.with_name("gone"))
     with pytest.raises(ShardtoolError, match="run restore again"):
         swap.pending_of(SNAPSHOT, Path("/store"), STAMP, moves)
+
+
+def test_where_every_name_aside_is_taken_the_swap_ends_in_a_line_and_the_next_one_finishes(
+    layout: Layout, pending: Pending, moves: tuple[Move, ...]
+) -> None:
+    begun(layout, pending, moves)
+    raft, _ = moves
+    names = [raft.aside, *(raft.aside.with_name(f"{raft.aside.name}-{n}") for n in range(2, 1000))]
+    for name in names:
+        name.symlink_to("nowhere")
+    with pytest.raises(ShardtoolError, match="all names like it are taken"):
+        swap.finish(layout, pending)
+    assert [words_in(move.place) for move in moves] == [OLD, OLD]
+    names[500].unlink()
+    swap.finish(layout, pending)
+    assert words_in(names[500]) == OLD
+    assert [words_in(move.place) for move in moves] == [NEW, NEW]

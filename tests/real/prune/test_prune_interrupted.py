@@ -15,6 +15,7 @@ import pytest
 from fixtures import MARKED_AT, Node
 from shardtool.errors import ShardtoolError
 from shardtool.journal import Journal
+from shardtool.prune.plan import Plan
 from tests.conftest import Hold, Listing
 from tests.real.prune.world import (
     NAMES,
@@ -324,6 +325,55 @@ def test_a_put_back_is_on_disk_before_the_journal_tells_it(
     carry_out(node, plan)
     assert {"trash", "shard_db"} <= set(seen[seen.index("rename") : seen.index("put-back")])
     assert events(node)[-1] == ("put-back", "00002")
+
+
+@pytest.fixture
+def recorded(node: Node, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """Leave a shard in the trash of which the journal says that it may go; plan the next run."""
+
+    def refuse(name: Any, *, dir_fd: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    assert carry_out(node, plan_for(node, only=frozenset({"00002"}))).failed
+    monkeypatch.undo()
+    plan = plan_for(node, only=frozenset())
+    assert [(left.shard, left.recorded) for left in plan.finish] == [("00002", True)]
+    return plan
+
+
+def test_what_the_journal_says_of_a_leftover_is_on_disk_before_more_of_it_goes(
+    recorded: Plan, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was killed may have written it and not have come to the sync."""
+    seen, unlink = syncs_and_events(monkeypatch), os.unlink
+
+    def note(name: Any, *, dir_fd: int) -> None:
+        seen.append("unlink")
+        unlink(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", note)
+    assert carry_out(node, recorded).finished == ["00002"]
+    assert {"journal", ".shardtool"} <= set(seen[: seen.index("unlink")])
+
+
+def test_where_that_can_not_be_synced_nothing_more_of_it_goes(
+    recorded: Plan, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (left,) = in_trash(node)
+    trash, fsync = node.db / ".shardtool/trash", os.fsync
+    before = contents(trash / left)
+
+    def fails(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "journal":
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails)
+    ((shard, why),) = carry_out(node, recorded).failed
+    assert shard == "00002"
+    assert "expected to sync the journal, found: Input/output error" in why
+    assert contents(trash / left) == before
 
 
 @pytest.mark.parametrize("place", ["shard_db", "trash"])
