@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from fixtures import Node
+from shardtool.disk.tree import reclaimable_links
 from tests.real.tree.world import fill, fingerprint, kinds, measured
 
 
@@ -87,6 +89,30 @@ def test_two_names_in_different_directories_of_the_tree_are_both_seen(tmp_path: 
     root = fill(tmp_path / "t", a=9000)
     os.link(root / "a", fill(root / "below") / "b")
     assert measured(root).reclaimable_bytes == blocks(root, root / "below", root / "a")
+
+
+def test_what_trees_share_comes_back_once_when_all_of_them_go(tmp_path: Path) -> None:
+    first, second = fill(tmp_path / "s", a=9000, b=5000), fill(tmp_path / "t", c=20000)
+    os.link(first / "a", second / "a")
+    os.link(first / "b", second / "b")
+    os.link(second / "c", second / "c-again")
+    one, other = measured(first).linked, measured(second).linked
+    assert reclaimable_links(one) == 0
+    assert reclaimable_links(other) == blocks(second / "c")
+    both = blocks(first / "a", first / "b", second / "c")
+    assert reclaimable_links(one + other) == both
+    assert (
+        reclaimable_links(one + other + one) == both
+    )  # a name that was seen twice, moved meanwhile
+
+
+def test_every_directory_beside_another_is_measured_with_all_below_it(tmp_path: Path) -> None:
+    root = fill(tmp_path / "t")
+    for name in "xyz":
+        fill(fill(root / name, b=100) / "below", c=1)
+    found = measured(root)
+    assert (found.files, found.directories, found.apparent_bytes) == (6, 7, 303)
+    assert found.allocated_bytes == blocks(root, *root.rglob("*"))
 
 
 def test_a_link_is_not_followed_and_its_target_not_counted(tmp_path: Path) -> None:
@@ -170,6 +196,14 @@ def test_what_was_written_after_a_moment_is_listed_whatever_lies_beside_it(
     elif beside == "a hard link":
         os.link(root / "old", root / "old2")
     assert measured(root, newer_than_ns=10).newer == ("new",)
+
+
+@pytest.mark.parametrize("is_mixed", [True, False])
+def test_of_what_is_newer_the_first_hundred_are_listed(is_mixed: bool, tmp_path: Path) -> None:
+    root = fill(tmp_path / "t", **{f"f{number}": 1 for number in range(102)})
+    if is_mixed:
+        (root / "x").mkdir()
+    assert len(set(measured(root, newer_than_ns=1).newer)) == 100
 
 
 def test_a_newer_table_is_found_behind_hundreds_of_newer_files_without_values(
@@ -278,6 +312,44 @@ def test_a_shared_file_hides_no_change_of_another_file(tmp_path: Path) -> None:
 
 def test_an_equal_copy_has_another_fingerprint(tmp_path: Path) -> None:
     assert fingerprint(fill(tmp_path / "s")) != fingerprint(fill(tmp_path / "t"))
+
+
+def documented(path: Path, name: str = "") -> int:
+    """Return what a name below a tree, and all below that, adds to the tree's fingerprint."""
+    found = path.lstat()
+    line = os.fsencode(name) + b"\0%d %o" % (found.st_ino, found.st_mode)
+    if path.is_dir() and not path.is_symlink():
+        below = sum(documented(path / part, f"{name}/{part}") for part in os.listdir(path))
+        return number_of(line) + below
+    return number_of(line + b" %d %d" % (found.st_size, found.st_mtime_ns))
+
+
+def number_of(line: bytes) -> int:
+    return int(hashlib.sha256(line).hexdigest(), 16)
+
+
+def test_the_next_version_finds_the_fingerprint_and_changes_that_a_journal_holds(
+    tmp_path: Path,
+) -> None:
+    root = fill(tmp_path / "t", a=1, b=22)
+    fill(fill(root / "x", c=3) / "y", d=4)
+    (root / "link").symlink_to("a")
+    found = measured(root, fingerprint=True)
+    own = root.stat()
+    parts = [documented(root / name, name) for name in os.listdir(root)]
+    whole = number_of(b"%d %d" % (own.st_dev, own.st_ino)) + sum(parts)
+    assert int(found.fingerprint, 16) == whole % (1 << 256)
+    files = [path.lstat() for path in root.rglob("*") if path.is_symlink() or path.is_file()]
+    assert (len(files), found.changes) == (5, sum(file.st_ctime_ns for file in files))
+
+
+def test_a_fingerprint_has_64_digits_whatever_it_sums_up(tmp_path: Path) -> None:
+    root = fill(tmp_path / "t", a=1, b=1)
+    found = set()
+    for when in range(100):
+        os.utime(root / "a", ns=(0, when))
+        found.add(fingerprint(root))
+    assert (len(found), {len(text) for text in found}) == (100, {64})
 
 
 def test_a_fingerprint_is_taken_only_if_asked_for(tmp_path: Path) -> None:

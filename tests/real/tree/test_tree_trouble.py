@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -94,15 +95,65 @@ def test_measuring_leaves_no_descriptor_open(tmp_path: Path) -> None:
     assert sorted(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_walk_that_is_interrupted_closes_the_directories_that_it_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(fill(fill(tmp_path / "t") / "x") / "y")
+    before = sorted(os.listdir("/proc/self/fd"))
+    real = os.open
+
+    def interrupted(path: Any, *args: Any, **settings: Any) -> int:
+        if path == "y":
+            raise KeyboardInterrupt
+        return real(path, *args, **settings)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "open", interrupted)
+        measured(tmp_path / "t")
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_has_the_same_names_in_the_working_directory_is_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, elsewhere = fill(tmp_path / "t", a=1, b=2), fill(tmp_path / "u", a=100, b=2000, x=3)
+    fill(root / "x", b=4)
+    monkeypatch.chdir(elsewhere)
+    found = measured(root)
+    assert (found.files, found.apparent_bytes, found.directories) == (3, 7, 2)
+
+
+def test_files_that_all_vanish_during_the_walk_leave_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = fill(tmp_path / "t")
+    monkeypatch.setattr(os, "listdir", lambda path: ["vanished", "too"])
+    found = measured(root, fingerprint=True, newer_than_ns=0)
+    assert (found.files, found.directories, found.oddities) == (0, 1, ())
+
+
+def test_a_link_is_not_followed_beside_what_vanishes_during_the_walk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, outside = fill(tmp_path / "t"), fill(tmp_path / "outside", big=1 << 20)
+    (root / "directory").symlink_to(outside)
+    (root / "file").symlink_to(outside / "big")
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: [*listdir(path), "vanished"])
+    found = measured(root)
+    assert kinds(found) == {"directory": "symlink", "file": "symlink"}
+    assert (found.files, found.directories, found.apparent_bytes) == (2, 1, 0)
+
+
 def test_files_that_vanish_during_the_walk_are_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = fill(tmp_path / "t", a=1, b=1)
     listdir = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda path: [*listdir(path), "vanished"])
+    monkeypatch.setattr(os, "listdir", lambda path: ["first", *listdir(path), "vanished"])
     found = measured(root, fingerprint=True, keep=list)
     assert (found.files, found.oddities) == (2, ())
-    assert "vanished" not in found.names
+    assert sorted(found.names) == ["a", "b"]
 
 
 def test_a_directory_that_vanishes_during_the_walk_is_no_error(
@@ -119,6 +170,28 @@ def test_a_directory_that_vanishes_during_the_walk_is_no_error(
 
     monkeypatch.setattr(os, "open", remove_first)
     assert (measured(root).files, kinds(measured(root))) == (1, {})
+
+
+@pytest.mark.parametrize("error", [errno.ENOENT, errno.EACCES])
+def test_directories_are_measured_behind_one_that_vanished_or_can_not_be_opened(
+    error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = fill(tmp_path / "t")
+    for name in "xyz":
+        fill(root / name, b=1)
+    listdir, real = os.listdir, os.open
+
+    def fails(path: Any, *args: Any, **settings: Any) -> int:
+        if path == "x":
+            raise OSError(error, os.strerror(error))
+        return real(path, *args, **settings)
+
+    monkeypatch.setattr(os, "open", fails)
+    monkeypatch.setattr(os, "listdir", lambda path: sorted(listdir(path)))
+    found = measured(root)
+    assert (found.files, found.apparent_bytes) == (2, 2)
+    unreadable = [oddity.path for oddity in found.oddities if oddity.kind == "unreadable"]
+    assert unreadable == (["x"] if error == errno.EACCES else [])
 
 
 def test_a_directory_that_becomes_a_link_during_the_walk_is_not_followed(
