@@ -449,6 +449,7 @@ def test_a_server_that_refuses_everything_ends_the_rescue_soon_and_tells_what_it
     found = document(done)
     assert (found["sent"], found["missing"]) == (0, 1200)
     assert found["left"]["refused"] == len(found["not_sent"]) >= 600
+    assert events(node.path, "rescue-ended")[-1]["how"] == "failed"
 
 
 @pytest.mark.slow
@@ -465,3 +466,4 @@ def test_a_server_that_fails_ends_the_rescue_and_its_own_words_are_told(
     assert done.returncode == 1
     assert "disk full" in done.stderr
     assert "0 of 9 values were sent and stay" in done.stderr
+    assert events(node.path, "rescue-ended")[-1]["how"] == "failed"

@@ -37,6 +37,7 @@ def swaps(name: str) -> str:
 
 
 EXECUTE = "shardtool/prune/execute.py"
+EVIDENCE = "shardtool/proof/evidence.py"
 # The races of test_races need luck for a window of microseconds; these swap just in it.
 REMOVED_LINK = (
     "tests/real/test_remove.py"
@@ -49,6 +50,22 @@ WALKED_LINK = (
 PROOF = (
     "tests/e2e/prune_proof/test_prune_proof.py"
     "::test_a_change_in_the_moment_of_the_rename_puts_the_shard_back"
+)
+IN_TRASH = (
+    "tests/real/prune/test_prune_evidence.py"
+    "::test_what_was_left_in_the_trash_is_put_back_once_its_receipt_is_of_other"
+)
+ACCEPTANCE = (
+    "tests/real/prune/test_prune_evidence.py"
+    "::test_an_acceptance_ends_with_the_values_that_it_saw_though_the_losses_are_the_same"
+)
+ANSWERS = (
+    "tests/real/receipts/test_receipts_evidence.py"
+    "::test_what_rests_on_others_answers_is_left_out_of_all_that_is_known_and_nothing_else"
+)
+RESCUE = (
+    "tests/real/test_rescue_ended.py"
+    "::test_a_rescue_whose_server_fails_in_its_middle_is_journaled_as_failed"
 )
 SYNC_TREE = """\
             with opened(entry.path, READ_DIRECTORY_ITSELF, dir_fd=root) as descriptor:
@@ -259,6 +276,49 @@ FAULTS = (
             ),
         ),
         "tests/real/receipts/test_receipts_hold.py::test_each_kind_of_change_on_either_side_ends_a_receipt",
+    ),
+    Fault(
+        "what is in the trash goes though its shard's receipt is of other values by now",
+        EVIDENCE,
+        ((' or receipt.finding.digest != intent.get("digest"):\n', ":\n"),),
+        f"{IN_TRASH}[values]",
+    ),
+    Fault(
+        "what is in the trash goes on what other servers answered to a run that is over",
+        EVIDENCE,
+        (
+            (
+                "        if receipt.finding.asked:\n            return False ",
+                "        if receipt.finding.asked:\n            pass ",
+            ),
+        ),
+        f"{IN_TRASH}[answers]",
+    ),
+    Fault(
+        "what other servers answered once is evidence for a deletion",
+        EVIDENCE,
+        (
+            (
+                "            if receipt.finding.asked:\n                self.forget(name)\n",
+                "            if receipt.finding.asked:\n                self.reused.add(name)\n",
+            ),
+        ),
+        ANSWERS,
+    ),
+    Fault(
+        "an acceptance outlives the values that it saw",
+        EVIDENCE,
+        (
+            ("(receipt.shard, finding.digest, ", '(receipt.shard, "", '),
+            ('(str(r.get("shard")), str(r.get("digest")), ', '(str(r.get("shard")), "", '),
+        ),
+        ACCEPTANCE,
+    ),
+    Fault(
+        "a rescue whose server fails is journaled as sent",
+        "shardtool/cli/rescuing.py",
+        (('    ended = "failed"\n', '    ended = "sent"\n'),),
+        RESCUE,
     ),
     Fault(
         "the marker goes before the shard has left its place",

@@ -61,6 +61,7 @@ def test_a_prune_is_as_good_as_each_of_its_shards(
         ([("rescue-started", {})], "rescue", False),
         ([("rescue-started", {}), ("rescue-ended", {"how": "sent"})], "rescue", True),
         ([("rescue-started", {}), ("rescue-ended", {"how": "interrupted"})], "rescue", False),
+        ([("rescue-started", {}), ("rescue-ended", {"how": "failed"})], "rescue", False),
         ([("forget-intent", {})], "forget", False),
         ([("forget-intent", {}), ("forgotten", {"failed": []})], "forget", True),
         ([("forgotten", {"failed": [{"id": "x"}]})], "forget", False),

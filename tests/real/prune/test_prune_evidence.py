@@ -6,14 +6,16 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fixtures import Node
-from fixtures.build import FIRST_START
+from fixtures import Node, Row
+from fixtures.build import FIRST_START, WRITTEN_AT
+from fixtures.encode import microseconds
 from shardtool.journal import Journal
 from shardtool.proof.receipts import Receipt, Receipts
 from tests.real.prune.world import (
@@ -51,6 +53,14 @@ def receipt_of(node: Node, shard: str) -> Receipt:
     """Return a shard's receipt."""
     receipt = Receipts(layout_of(node)).read(shard)
     assert receipt is not None
+    return receipt
+
+
+def accept(node: Node, shard: str) -> Receipt:
+    """Accept what a shard's receipt says is lost, as `shardtool accept` does; return it."""
+    receipt = receipt_of(node, shard)
+    digests = {name: getattr(receipt.finding, name) for name in ("digest", "losses_digest")}
+    Journal(layout_of(node)).append("accepted", shard=shard, **digests)
     return receipt
 
 
@@ -319,9 +329,7 @@ def test_the_journal_keeps_what_was_lost_with_a_shard_whose_losses_were_accepted
     node.old_shard(1, points=10, databases={"test": ("cpu",)})
     node.migrate(1, lose=2, change=1)
     prove(node)
-    receipt = receipt_of(node, ONE)
-    digests = {name: getattr(receipt.finding, name) for name in ("digest", "losses_digest")}
-    Journal(layout_of(node)).append("accepted", shard=ONE, **digests)
+    receipt = accept(node, ONE)
     assert carry_out(node, proven_plan(node)).deleted == [ONE]
     for event in ("intent", "deleted"):
         record = records(node, event)[ONE]
@@ -356,3 +364,44 @@ def test_what_was_left_in_the_trash_is_put_back_once_its_new_side_has_changed(
     outcome = carry_out(node, proven_plan(node))
     assert (outcome.finished, outcome.put_back) == ([ONE], [TWO])
     assert (shards(node), in_trash(node)) == ([TWO], [])
+
+
+@pytest.mark.parametrize("other", [{"digest": "f" * 64}, {"asked": 1}], ids=["values", "answers"])
+def test_what_was_left_in_the_trash_is_put_back_once_its_receipt_is_of_other(
+    other: dict[str, Any], node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A receipt that holds, but that is of other values, or of what other servers answered."""
+    interrupted_after_rename(node, monkeypatch)
+    receipt = receipt_of(node, ONE)
+    Receipts(layout_of(node)).write(replace(receipt, finding=replace(receipt.finding, **other)))
+    outcome = carry_out(node, proven_plan(node))
+    assert (outcome.finished, outcome.put_back) == ([TWO], [ONE])
+    assert (shards(node), in_trash(node)) == ([ONE], [])
+
+
+# -- an acceptance is of these losses, beside these values --
+
+
+@pytest.mark.parametrize(("second", "value"), [(0, 77), (60, 6)], ids=["another value", "one more"])
+def test_an_acceptance_ends_with_the_values_that_it_saw_though_the_losses_are_the_same(
+    second: int, value: int, tmp_path: Path
+) -> None:
+    node = Node(tmp_path / "data", version="0.8", phantoms=False)
+    at = microseconds(FIRST_START)
+    rows = [Row("test", "cpu", "n", at + n * 1_000_000, 10_001, n) for n in range(6)]
+    node.old_shard(1, rows=rows, start=FIRST_START)
+    node.migrate(1, lose=2)
+    prove(node)
+    before = accept(node, ONE).finding
+    assert [deletion.name for deletion in proven_plan(node).delete] == [ONE]
+    # It is in both, so it is proven, and what is lost are the same two.
+    row = Row("test", "cpu", "n", at + second * 1_000_000, 10_001, value)
+    node.write_old(1, [row], at=WRITTEN_AT)
+    node.write_new([row])
+    prove(node)
+    after = receipt_of(node, ONE).finding
+    assert (after.lost, after.losses_digest) == (2, before.losses_digest)
+    plan = proven_plan(node)
+    assert (plan.delete, [r.word for k in plan.keep for r in k.reasons]) == ((), ["values-missing"])
+    accept(node, ONE)
+    assert carry_out(node, proven_plan(node)).deleted == [ONE]
