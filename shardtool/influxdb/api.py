@@ -384,7 +384,7 @@ class Api:
         path, began = self._series_path(database), time.monotonic()
         request = Request("POST", path, "time_precision=u", body=body, patience=_PATIENCE)
         try:
-            answer = self._as_admin(request, self._wire.repeated(request))
+            answer = self._wire.repeated(request)
         except FailingError:
             raise  # it answered: no value is to blame for that
         except ShardtoolError:
@@ -393,6 +393,7 @@ class Api:
             if time.monotonic() - began < _AT_ONCE and self.is_up():
                 return "it is up, but gave no answer to this"
             raise
+        self._as_admin(request, answer)
         if answer.status == 200:
             return ""
         if answer.status in (400, 413):

@@ -210,14 +210,11 @@ def test_prune_leaves_a_shard_alone_that_holds(kind: str, node: Node, shardtool:
     assert (done.returncode, old_shards(node.path)) == (3, ["00001"])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ODD)
-def test_a_removal_that_was_begun_ends_whatever_somebody_put_there(
-    kind: str, node: Node, shardtool: Run, listing: List, tmp_path: Path
-) -> None:
-    done = shardtool("--data", node.path, *PRUNE, "1")
+def begun(node: Node, run: Run) -> Path:
+    """Leave an empty shard in the trash whose removal was begun; return it."""
+    done = run("--data", node.path, *PRUNE, "1")
     assert document(done)["deleted"] == ["00001"]
-    # As a kill leaves it that came right after the rename: begun, with something in it.
+    # As a kill leaves it that came right after the rename.
     (intent,) = events(node.path, "intent")
     left = node.db / ".shardtool/trash" / intent["trash"]
     left.mkdir()
@@ -229,6 +226,15 @@ def test_a_removal_that_was_begun_ends_whatever_somebody_put_there(
             if '"deleted"' not in line
         )
     )
+    return left
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ODD)
+def test_a_removal_that_was_begun_ends_whatever_somebody_put_there(
+    kind: str, node: Node, shardtool: Run, listing: List, tmp_path: Path
+) -> None:
+    left = begun(node, shardtool)
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").write_bytes(b"somebody's")
@@ -321,6 +327,28 @@ def test_what_is_mounted_anywhere_else_in_the_node_is_not_changed_either(
     before = listing(outside)
     every_command(shardtool, node.path, tmp_path / "x.lp", LOOKING + CHANGING)
     assert listing(outside) == before
+
+
+def test_a_removal_that_was_begun_stops_at_what_somebody_mounted_there(
+    node: Node, mount: Mount, shardtool: Run, listing: List, tmp_path: Path
+) -> None:
+    left = begun(node, shardtool)
+    (left / "below").mkdir()
+    (left / "below/in").mkdir()
+    (left / "file").touch()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_bytes(b"somebody's")
+    mount(left / "below/in", source=outside)
+    before = listing(outside)
+    done = shardtool("--data", node.path, *PRUNE)
+    assert (done.returncode, document(done)["finished"]) == (1, [])
+    assert "Device or resource busy" in done.stderr
+    assert listing(outside) == before
+    (lifted,) = left.parent.iterdir()  # out of the shard, of which nothing else is left
+    assert os.listdir(lifted) == ["in"]
+    left.mkdir()
+    lifted.rename(left / "below")  # where it can be unmounted
 
 
 @pytest.fixture

@@ -211,8 +211,9 @@ def _spool() -> list[bytes]:
 
 
 def _reports() -> list[bytes]:
-    shards = [shard(1), shard(2, "incomplete", lost=3), shard(3, "unmigrated")]
-    found = document(report(node("db1", shards), node("db2")))
+    script = "<script>alert(1)</script>"
+    shards = [shard(1), shard(2, "incomplete", lost=3), shard(3, "unmigrated", id=script)]
+    found = document(report(node(script, shards, data=script), node("db2")))
     return [json.dumps(found).encode(), json.dumps(found, indent=1).encode() * 2]
 
 
@@ -220,7 +221,9 @@ def _s3_settings() -> list[bytes]:
     config = b"[default]\nregion = eu-west-1\n[profile a]\nendpoint_url = https://[::1]:9000/\n"
     keys = b"[a]\naws_access_key_id = AKIA\naws_secret_access_key = some secret\n"
     named = (b"AWS_PROFILE", b"a", b"AWS_REGION", b"us-east-1", b"AWS_ENDPOINT_URL", b"http://h:1")
-    return [joined(config, keys, *named), joined(b"[profile a]\nrole_arn = x\n", b"", *named[:2])]
+    elsewhere = (b"AWS_CONFIG_FILE", b"~root/config", b"AWS_CA_BUNDLE", b"bundle")
+    role = b"[profile a]\nrole_arn = x\n"
+    return [joined(config, keys, *named), joined(role, keys, *named[:2], *elsewhere)]
 
 
 def _lost() -> list[bytes]:

@@ -251,7 +251,8 @@ def fuzz_s3_settings(data: bytes) -> None:
     texts = [os.fsdecode(piece.replace(b"\0", b"")) for piece in rest]
     variables = dict(zip(texts[::2], texts[1::2], strict=False))
     for of_file in "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE":
-        variables.pop(of_file, None)
+        if variables.get(of_file, "")[:1] in ("", "/"):  # some device, that may be read for ever
+            variables.pop(of_file, None)
     with may_raise(ShardtoolError):
         found = find_settings({**variables, "HOME": str(home)})
         assert str(found.config.get("region", "a")).isascii()

@@ -57,6 +57,10 @@ def refuses(faults: Faults) -> None:
     faults.only, faults.status, faults.text = "/db/second/", 404, "not here"
 
 
+def knows_the_user_no_more(faults: Faults) -> None:
+    faults.only, faults.method, faults.unauthorized = "/db/second/", "POST", True
+
+
 def is_gone(faults: Faults) -> None:
     """Give no answer any more from the first point of `second` on."""
 
@@ -68,7 +72,7 @@ def is_gone(faults: Faults) -> None:
     faults.refuse = last_one
 
 
-@pytest.mark.parametrize("harm", [fails, refuses, is_gone])
+@pytest.mark.parametrize("harm", [fails, refuses, is_gone, knows_the_user_no_more])
 def test_a_rescue_whose_server_fails_in_its_middle_is_journaled_as_failed(
     harm: Callable[[Faults], None], tmp_path: Path
 ) -> None:

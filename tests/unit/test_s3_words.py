@@ -179,6 +179,9 @@ def test_a_command_that_tells_nothing_is_told(home: Path, command: str) -> None:
         ({"AWS_REGION": "a b"}, "AWS_REGION"),
         ({"AWS_EC2_METADATA_DISABLED": "true"}, "no credentials"),
         ({"AWS_CA_BUNDLE": "/nonexistent"}, "/nonexistent: expected to read it"),
+        ({"AWS_CONFIG_FILE": "~nosuchuser/x"}, "AWS_CONFIG_FILE: expected a file, found '~nosuch"),
+        ({"AWS_CONFIG_FILE": "/" + "x" * 300}, "expected to read it (an AWS file), found: File na"),
+        ({"AWS_SHARED_CREDENTIALS_FILE": "/"}, "/: expected to read it (an AWS file), found: Is a"),
     ],
 )
 def test_a_setting_that_can_not_be_used_is_told_in_one_line(

@@ -173,13 +173,11 @@ def _profile(environment: Mapping[str, str]) -> dict[str, str]:
     name = named or "default"
     home = Path(environment.get("HOME") or "/nonexistent", ".aws")
     files = {
-        Path(environment.get("AWS_CONFIG_FILE") or home / "config").expanduser(): (
+        _named(environment, "AWS_CONFIG_FILE", home / "config"): (
             f"profile {name}",
             *(("default",) if name == "default" else ()),
         ),
-        Path(environment.get("AWS_SHARED_CREDENTIALS_FILE") or home / "credentials").expanduser(): (
-            name,
-        ),
+        _named(environment, "AWS_SHARED_CREDENTIALS_FILE", home / "credentials"): (name,),
     }
     found: dict[str, str] = {}
     known = False
@@ -197,15 +195,25 @@ def _profile(environment: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+def _named(environment: Mapping[str, str], variable: str, default: Path) -> Path:
+    name = environment.get(variable)
+    if not name:
+        return default
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise ShardtoolError(
+            f"{variable}: expected a file, found {name!r}, and no home of that user"
+        ) from None
+
+
 def _parsed(file: Path) -> configparser.RawConfigParser:
     # No section lends its keys to others here, and a % is a %.
     parser = configparser.RawConfigParser(
         default_section="\0", strict=False, allow_no_value=True, empty_lines_in_values=False
     )
-    if not file.exists():
-        return parser
     try:
-        parser.read_string(_content(file, "an AWS file").decode())
+        parser.read_string(_content(file, "an AWS file", may_miss=True).decode())
     except (configparser.Error, UnicodeDecodeError, AttributeError):
         # Their text repeats the line, which may be a key. The last of them is what Python 3.11
         # makes of an indented line behind a name without a value.
@@ -215,11 +223,13 @@ def _parsed(file: Path) -> configparser.RawConfigParser:
     return parser
 
 
-def _content(file: Path, what: str) -> bytes:
+def _content(file: Path, what: str, *, may_miss: bool = False) -> bytes:
     try:
         with file.open("rb") as stream:
             return stream.read(_MOST_BYTES)
     except OSError as error:
+        if may_miss and isinstance(error, FileNotFoundError | NotADirectoryError):
+            return b""
         raise ShardtoolError(
             f"{file}: expected to read it ({what}), found: {reason_of(error)}"
         ) from None
