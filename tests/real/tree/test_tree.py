@@ -101,9 +101,8 @@ def test_what_trees_share_comes_back_once_when_all_of_them_go(tmp_path: Path) ->
     assert reclaimable_links(other) == blocks(second / "c")
     both = blocks(first / "a", first / "b", second / "c")
     assert reclaimable_links(one + other) == both
-    assert (
-        reclaimable_links(one + other + one) == both
-    )  # a name that was seen twice, moved meanwhile
+    seen_again = one + other + one  # names that were moved meanwhile, from one to the other
+    assert reclaimable_links(seen_again) == both
 
 
 def test_every_directory_beside_another_is_measured_with_all_below_it(tmp_path: Path) -> None:
