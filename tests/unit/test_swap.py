@@ -127,7 +127,7 @@ def test_what_a_killed_run_did_is_on_disk_before_more_is_done(
     first = [*seen, "rename"].index("rename")
     assert {".shardtool", "data"} <= set(seen[:first])
     assert seen.count("rename") == 4 - renames
-    assert "data" in seen[len(seen) - 1 - seen[::-1].index("rename") if renames < 4 else 0 :]
+    assert all(seen[n + 1] == "data" for n, call in enumerate(seen) if call == "rename")
     assert seen.index("unlink") > first or renames == 4
 
 
@@ -236,6 +236,47 @@ def test_a_later_directory_under_the_staged_name_is_not_taken_for_it(
     assert f"found {raft.staged} gone or changed; " in problem
     assert f"{raft.place} is not the restored one; {wal.place} is not" in problem
     assert "mv" not in problem.partition("go back by hand: ")[2]
+
+
+def test_a_link_to_what_was_staged_is_not_taken_for_it(
+    layout: Layout, pending: Pending, moves: tuple[Move, ...], tmp_path: Path
+) -> None:
+    raft, _ = moves
+    begun(layout, pending, moves)
+    raft.staged.rename(tmp_path / "elsewhere")
+    raft.staged.symlink_to(tmp_path / "elsewhere")
+    assert f"found {raft.staged} gone or changed; " in swap.why_unfinishable(layout, pending)
+    with_link = swap.pending_of(SNAPSHOT, Path("/store"), STAMP, moves)
+    assert with_link.staged[0].inode == raft.staged.lstat().st_ino
+
+
+def test_the_way_back_sets_a_servers_new_one_aside_and_what_came_where_nothing_was(
+    layout: Layout, pending: Pending, moves: tuple[Move, ...]
+) -> None:
+    raft, wal = moves
+    begun(layout, pending, moves)
+    raft.place.rename(raft.aside)
+    filled(raft.place, "a server's")
+    raft.staged.rename(raft.staged.with_name("gone"))
+    wal.place.rename(wal.place.with_name("never there"))
+    wal.staged.rename(wal.place)
+    problem = swap.why_unfinishable(layout, pending)
+    subprocess.run(["sh", "-c", problem.partition("go back by hand: ")[2]], check=True)
+    assert words_in(raft.place) == OLD
+    assert words_in(raft.place.with_name("raft.half-restored")) == "a server's"
+    assert not wal.place.exists()
+    assert words_in(wal.place.with_name("wal.half-restored")) == NEW
+
+
+def test_where_a_disk_is_not_mounted_what_was_staged_on_it_is_told_as_gone(
+    layout: Layout, pending: Pending, moves: tuple[Move, ...], tmp_path: Path
+) -> None:
+    begun(layout, pending, moves)
+    disk = tmp_path / "disk"
+    later = Layout(layout.db, disk / "raft", layout.wal, None, "the node")
+    problem = swap.why_unfinishable(later, pending)
+    assert f"found {disk}/raft.restoring-{STAMP} gone" in problem
+    assert f"{disk}/raft is missing; " in problem
 
 
 def test_another_time_on_the_same_inode_is_another_directory(

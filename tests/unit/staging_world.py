@@ -1,0 +1,114 @@
+"""A snapshot of a small node, what is done between two steps of a restore, and what those were."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from shardtool.datadir.layout import Layout, find_layout
+from shardtool.datadir.server import Search
+from shardtool.disk.copy import Meter
+from shardtool.disk.durable import READ_DIRECTORY, opened
+from shardtool.snapshots.backup import take_snapshot
+from shardtool.snapshots.metadata import Metadata
+from shardtool.snapshots.moves import Move, moves_for
+from shardtool.snapshots.staging import stage
+from shardtool.snapshots.verify import Verification
+from tests.real.snapshot_world import Uncounted
+
+STAMP = "20261127T080000Z"
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A snapshot that was taken.
+
+    Args:
+        layout: the node.
+        path: the snapshot's directory.
+        store: a descriptor on the store's.
+        verified: what its verification found.
+    """
+
+    layout: Layout
+    path: Path
+    store: int
+    verified: Verification
+
+    @property
+    def metadata(self) -> Metadata:
+        assert self.verified.metadata is not None
+        return self.verified.metadata
+
+    @property
+    def moves(self) -> tuple[Move, ...]:
+        """Where raft and wal go."""
+        return moves_for(self.layout, STAMP)
+
+    def staged(self, *moves: Move, meter: Meter = Uncounted) -> tuple[str, ...]:
+        """Stage raft and wal, or those of `moves`; return the warnings."""
+        return stage(self.store, self.verified, moves or self.moves, meter)
+
+
+@contextlib.contextmanager
+def taken(node: Path, store: Path) -> Iterator[Taken]:
+    """Take a snapshot of `node` into the new directory `store`."""
+    layout = find_layout(str(node), None, {})
+    store.mkdir()
+    made = take_snapshot(layout, store, Uncounted, live=False, search=Search())
+    with opened(store, READ_DIRECTORY) as descriptor:
+        yield Taken(layout, made.path, descriptor, made.verified)
+
+
+def acting(doing: str, act: Callable[[], object]) -> Meter:
+    """Return a meter that has `act` done whenever `doing` begins, as another process could."""
+
+    def meter(begun: str, total: int) -> Uncounted:
+        if begun == doing:
+            act()
+        return Uncounted(begun, total)
+
+    return meter
+
+
+@dataclass
+class Steps:
+    """What makes things durable or open to others, in its order: 'sync raft', 'chmod raft 755'."""
+
+    seen: list[str]
+
+    def meter(self, doing: str, total: int) -> Uncounted:
+        """Note what begins."""
+        self.seen.append(doing)
+        return Uncounted(doing, total)
+
+
+def noted(monkeypatch: pytest.MonkeyPatch) -> Steps:
+    """Have syncs, modes and renames noted; they are made all the same."""
+    seen: list[str] = []
+    fsync, fchmod, rename = os.fsync, os.fchmod, os.rename
+
+    def name_of(descriptor: int) -> str:
+        return Path(f"/proc/self/fd/{descriptor}").readlink().name
+
+    def synced(descriptor: int) -> None:
+        seen.append(f"sync {name_of(descriptor)}")
+        fsync(descriptor)
+
+    def changed(descriptor: int, mode: int) -> None:
+        seen.append(f"chmod {name_of(descriptor)} {mode:o}")
+        fchmod(descriptor, mode)
+
+    def renamed(old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        seen.append(f"rename {old} {new}")
+        rename(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "fchmod", changed)
+    monkeypatch.setattr(os, "rename", renamed)
+    return Steps(seen)
