@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from shardtool.errors import ShardtoolError
 from shardtool.journal import Journal
 from shardtool.snapshots import swap
 from shardtool.snapshots.moves import Move, moves_for
-from shardtool.snapshots.pending import Pending, pending_restore
+from shardtool.snapshots.pending import Pending, pending_restore, write_pending
 
 STAMP = "20261127T080000Z"
 SNAPSHOT = "20261126T080000Z"
@@ -330,6 +331,15 @@ def test_where_the_pending_file_may_stand_what_was_staged_stays(
     with pytest.raises(KeyboardInterrupt):
         swap.begin(layout, pending, moves, interrupted)
     assert [words_in(move.staged) for move in moves] == [NEW, NEW]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_pending_file_of_more_or_fewer_than_raft_and_wal_is_refused(
+    count: int, layout: Layout, pending: Pending
+) -> None:
+    write_pending(layout, replace(pending, staged=(*pending.staged, *pending.staged)[:count]))
+    with pytest.raises(ShardtoolError, match="found: something else"):
+        pending_restore(layout)
 
 
 def test_of_what_is_not_there_no_pending_file_is_made(moves: tuple[Move, ...]) -> None:
