@@ -128,8 +128,7 @@ def survey(root: int, name: str = "") -> list[Entry]:
             entry = _look(directory, path)
             if entry is not None and entry.kind == "directory":
                 try:
-                    below = open_quietly(_last(path), READ_DIRECTORY_ITSELF, dir_fd=directory)
-                    stack.append((below, _names(below, path)))
+                    stack.append(_listed(path, directory))
                 except FileNotFoundError:
                     continue
                 except OSError as error:
@@ -140,6 +139,15 @@ def survey(root: int, name: str = "") -> list[Entry]:
         for directory, _ in stack:
             os.close(directory)
     return entries
+
+
+def _listed(path: str, above: int) -> tuple[int, Iterator[str]]:
+    directory = open_quietly(_last(path), READ_DIRECTORY_ITSELF, dir_fd=above)
+    try:
+        return directory, _names(directory, path)
+    except BaseException:
+        os.close(directory)
+        raise
 
 
 def _last(path: str) -> str:
@@ -211,7 +219,7 @@ def read_bounded(name: str, most: int, *, dir_fd: int) -> bytes:
     with open_regular(name, dir_fd=dir_fd) as file, open(file, "rb", closefd=False) as stream:
         content = stream.read(most + 1)
     if len(content) > most:
-        raise OSError(0, f"more than {most >> 20} MiB", name)
+        raise OSError(0, f"more than {most:,} bytes", name)
     return content
 
 
