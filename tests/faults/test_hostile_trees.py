@@ -216,7 +216,7 @@ def begun(node: Node, run: Run) -> Path:
     assert document(done)["deleted"] == ["00001"]
     # As a kill leaves it that came right after the rename.
     (intent,) = events(node.path, "intent")
-    left = node.db / ".shardtool/trash" / intent["trash"]
+    left = node.db / ".shardtool/trash" / str(intent["trash"])
     left.mkdir()
     journal = node.db / ".shardtool/journal"
     journal.write_text(

@@ -202,8 +202,8 @@ def test_a_directory_that_the_disk_can_not_list_is_told_and_left_open_by_nobody(
     (tmp_path / "b").touch()
     listed, before = os.listdir, descriptors()
 
-    def fails(at: int) -> list[str]:
-        if os.path.samestat(os.fstat(at), (tmp_path / "a").stat()):
+    def fails(at: int | str) -> list[str]:
+        if isinstance(at, int) and os.path.samestat(os.fstat(at), (tmp_path / "a").stat()):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return listed(at)
 
