@@ -32,16 +32,22 @@ MUTATED = ("disk", "prune", "proof", "snapshots")
 # What the promise hangs on, and the tests that are about nothing else: fast enough for each run
 # of make test-all. Their mutants have to die of these.
 CRITICAL = {
+    "disk/files": ("unit/test_opened_files",),
     "disk/locks": ("real/test_locks",),
     "disk/mounts": ("real/test_mounts", "real/test_remove"),
     "disk/remove": ("real/test_remove",),
+    "proof/state": ("unit/test_shard_state",),
     "prune/plan": ("unit/test_policy_plan",),
     "prune/policy": ("unit/test_policy_plan",),
     "prune/trash": ("unit/test_trash",),
     "snapshots/bag": ("unit/test_snapshot_format",),
     "snapshots/metadata": ("unit/test_snapshot_format",),
+    "snapshots/moves": ("unit/test_restore_moves",),
     "snapshots/pending": ("unit/test_small_files",),
+    "snapshots/restore": ("unit/test_restore_elsewhere",),
     "snapshots/retention": ("unit/test_retention",),
+    "snapshots/staging": ("unit/test_staging",),
+    "snapshots/swap": ("unit/test_swap",),
 }
 _DEAD = ("killed", "timeout")
 

@@ -53,6 +53,20 @@ def test_all_is_there_under_the_mode_that_the_empty_directory_had(
     assert os.listdir(target.parent) == ["target"]
 
 
+def test_directories_that_are_missing_above_it_are_made(snapshot: Taken, target: Path) -> None:
+    restored(snapshot, target / "some" / "levels")
+    assert state(target / "some" / "levels") == state(snapshot.layout.raft.parent)
+
+
+def test_a_directory_with_something_in_it_is_refused_and_stays(
+    snapshot: Taken, target: Path
+) -> None:
+    (target / "mine").mkdir(parents=True)
+    with pytest.raises(ShardtoolError, match="found: one with something in it"):
+        restored(snapshot, target)
+    assert (os.listdir(target), os.listdir(target.parent)) == (["mine"], ["target"])
+
+
 @needs_root
 @pytest.mark.parametrize("is_there", [True, False])
 def test_it_belongs_to_whom_the_empty_one_or_the_one_above_belongs(

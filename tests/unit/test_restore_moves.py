@@ -12,6 +12,8 @@ from shardtool.errors import ShardtoolError
 from shardtool.snapshots.moves import moves_for, refuse_immovable
 from shardtool.snapshots.pending import Pending
 from shardtool.snapshots.restore import prepare_node
+from tests.conftest import Mount
+from tests.needs import needs_root
 
 STAMP = "20261127T080000Z"
 PENDING = "20261126T080000Z-2"
@@ -74,4 +76,14 @@ def test_a_name_is_refused_where_what_comes_behind_it_does_not_fit(
 def test_where_the_directory_above_is_missing_it_is_asked_for(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "db", tmp_path / "disk/raft", tmp_path / "wal", None, "the node")
     with pytest.raises(ShardtoolError, match=r"disk/raft: expected its parent directory"):
+        refuse_immovable(moves_for(layout, STAMP))
+
+
+@needs_root
+@pytest.mark.parametrize("below", ["", "x"])
+def test_a_mount_point_that_no_rename_sets_aside_is_refused(
+    below: str, layout: Layout, mount: Mount
+) -> None:
+    there = mount(layout.wal / below)
+    with pytest.raises(ShardtoolError, match=f"found {there} mounted"):
         refuse_immovable(moves_for(layout, STAMP))
