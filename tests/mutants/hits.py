@@ -11,20 +11,27 @@ from typing import NoReturn
 from mutmut.state import state
 
 FOLDER = "MUTANT_HITS"
+# A descriptor on it: a test may act as somebody who can't get there by its path.
+_OPENED: list[int] = []
 # As they are before a test puts others in their place: it is asked while it still stands.
 _LISTDIR, _UNLINK = os.listdir, os.unlink
 
 
 def tell() -> None:
     """Write down the functions that this process has called, where somebody asks for them."""
-    if os.environ.get("MUTANT_UNDER_TEST") == "stats" and FOLDER in os.environ:
-        with contextlib.suppress(OSError):  # a test may act as somebody without rights
-            called = "\n".join(set.__iter__(state()._stats))
-            Path(os.environ[FOLDER], str(os.getpid())).write_text(called)
+    if os.environ.get("MUTANT_UNDER_TEST") == "stats" and _OPENED:
+        called = "\n".join(set.__iter__(state()._stats))
+        with contextlib.suppress(OSError):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            file = os.open(str(os.getpid()), flags, 0o644, dir_fd=_OPENED[0])
+            with open(file, "w") as told:
+                told.write(called)
 
 
 def tell_where_it_ends() -> None:
     """Have this process, and those that it forks, tell it where they leave by os._exit."""
+    if FOLDER in os.environ:
+        _OPENED.append(os.open(os.environ[FOLDER], os.O_RDONLY | os.O_DIRECTORY))
     leave = os._exit
 
     def told(status: int) -> NoReturn:

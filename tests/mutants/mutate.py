@@ -124,6 +124,7 @@ def main(patterns: list[str]) -> None:
     """Make the mutants, try those whose names match, and write what became of them."""
     told = Path("hits").absolute()
     told.mkdir(exist_ok=True)
+    told.chmod(0o777)  # for the children that have no rights
     os.environ[FOLDER] = str(told)
     state()._stats = Hits()
     tell_where_it_ends()
