@@ -14,7 +14,7 @@ FOLDER = "MUTANT_HITS"
 # A descriptor on it: a test may act as somebody who can't get there by its path.
 _OPENED: list[int] = []
 # As they are before a test puts others in their place: it is asked while it still stands.
-_LISTDIR, _UNLINK = os.listdir, os.unlink
+_LISTDIR, _OPEN, _UNLINK = os.listdir, os.open, os.unlink
 
 
 def tell() -> None:
@@ -23,7 +23,7 @@ def tell() -> None:
         called = "\n".join(set.__iter__(state()._stats))
         with contextlib.suppress(OSError):
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-            file = os.open(str(os.getpid()), flags, 0o644, dir_fd=_OPENED[0])
+            file = _OPEN(str(os.getpid()), flags, 0o644, dir_fd=_OPENED[0])
             with open(file, "w") as told:
                 told.write(called)
 
