@@ -33,6 +33,7 @@ from shardtool.disk.copy import (
 )
 from shardtool.disk.durable import READ_DIRECTORY, opened
 from tests.conftest import Unprivileged
+from tests.needs import needs_root
 
 CONTENT = random.Random(7).randbytes((4 << 20) + 5)  # five reads, the last one short
 LONGEST = "/".join(["d" * 255] * 7 + ["e" * 127, "f" * 128])  # 2,048 bytes
@@ -462,6 +463,23 @@ def test_a_link_gets_its_own_time_and_what_it_leads_to_stays_as_it_is(
     set_attributes(entries, dict.fromkeys(("link", "lost"), owner), dir_fd=root)
     assert (tmp_path / "file").stat() == before
     assert [(tmp_path / name).lstat().st_mtime_ns for name in ("link", "lost")] == [7, 7]
+
+
+@needs_root
+def test_root_gives_each_its_owner_a_link_too_and_set_id_bits_outlive_that(
+    root: int, tmp_path: Path
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/file").touch()
+    (tmp_path / "a/link").symlink_to("file")
+    kinds = {"a": ("directory", 0o2750), "a/file": ("file", 0o4755), "a/link": ("link", 0o777)}
+    entries = [Entry(path, kind, mode, 0, 0, 0, 1) for path, (kind, mode) in kinds.items()]
+    owners = {path: (7 + number, 70 + number) for number, path in enumerate(kinds)}
+    set_attributes(entries, owners, dir_fd=root)
+    for path, (_, mode) in kinds.items():
+        found = (tmp_path / path).lstat()
+        assert (found.st_uid, found.st_gid) == owners[path]
+        assert stat.S_IMODE(found.st_mode) == mode
 
 
 def test_a_directory_whose_mode_shuts_its_owner_out_gets_it_after_what_is_in_it(
