@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -113,11 +114,12 @@ def test_a_receipt_that_is_ended_is_gone_and_no_other(layout: Layout) -> None:
 def test_no_look_at_a_receipt_leaves_a_descriptor_open(layout: Layout) -> None:
     receipts = Receipts(layout)
     receipts.write(RECEIPT)
-    before = len(os.listdir("/proc/self/fd"))
     assert receipts.names() == {"00007"}
     assert [receipts.read(shard) for shard in ("00007", "00008")] == [RECEIPT, None]
     receipts.write(RECEIPT)
-    assert len(os.listdir("/proc/self/fd")) == before
+    links = [Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd")]
+    targets = [link.readlink() for link in links if link.is_symlink()]
+    assert not [path for path in targets if path.is_relative_to(layout.db)]
 
 
 @pytest.mark.parametrize("ids", ["x", "1-x", "-", ",", "-1"])
