@@ -19,7 +19,7 @@ from shardtool.proof.basis import Basis
 from shardtool.proof.columns import Name
 from shardtool.proof.compare import Suffix, Wanted
 from shardtool.proof.prove import Asker, Finding, Loss, Lost, Question, _sizes, prove
-from shardtool.proof.storage import Cover, LocalShard, NewStorage
+from shardtool.proof.storage import Cover, LocalShard, NewStorage, Place
 from tests.real.prove.world import (
     NOW,
     START,
@@ -184,6 +184,13 @@ def test_values_before_and_after_the_marker_have_their_own_causes(node: Node) ->
     ]
 
 
+def test_another_value_after_the_marker_is_different_and_of_the_future(node: Node) -> None:
+    node.old_shard(7, rows=rows(3), start=START)
+    node.write_new([*rows(2, value=2), *rows(1, first=2)])
+    found, _ = listed(node, marked_us=T0 - 1)
+    assert (found.missing, found.different, causes(found)) == (0, 2, {"future": 2})
+
+
 def test_a_column_of_two_names_is_looked_for_where_either_series_belongs(tmp_path: Path) -> None:
     spaces = (Space("rest", "/.*/", 7), Space("tilde", "/^a~b$/", 1))
     node = Node(tmp_path / "data", version="0.8", phantoms=False, spaces=spaces)
@@ -239,6 +246,7 @@ def test_each_value_that_lies_differently_in_a_space_not_asked_is_told_as_hidden
     hidden = [one.suffix for one in told.losses if isinstance(one, Lost) and one.is_hidden]
     assert hidden == [suffix(row) for row in rows(4, first=5)]
     assert found.new_states == {}
+    assert proven(node, 7).unasked  # nor need anybody list them
 
 
 def test_tables_count_as_read_from_their_last_key_on() -> None:
@@ -336,6 +344,27 @@ def test_what_several_shards_have_is_taken_from_the_one_that_had_the_last_piece(
     node.new_shard(21, rows=rows(12), start=START)
     found = proven(node, 7)
     assert (found.missing, set(found.new_states)) == (0, {"00021"})
+
+
+def test_a_series_has_its_place_in_the_space_that_takes_it_or_in_none(
+    node: Node, tmp_path: Path
+) -> None:
+    node.new_shard(20, rows=rows(1), start=START)
+    with NewStorage(setting(node).catalogue, {}, tmp_path) as new:
+        assert new.place_of(NAME) == Place("test", "short_term")
+        assert new.place_of(Name("test", "Capital", "n")) == Place("test", "long_term")
+        assert new.place_of(Name("nowhere", "s", "n")) == Place("nowhere", None)
+
+
+@pytest.mark.parametrize(("server", "missing"), [(1, 0), (2, 3)])
+def test_a_shard_counts_on_the_server_that_owns_it(
+    server: int, missing: int, tmp_path: Path
+) -> None:
+    node = Node(tmp_path / "data", version="0.8", phantoms=False, servers=2, server_id=server)
+    node.old_shard(7, rows=rows(3), start=START)
+    node.migrate(7)
+    found = proven(node, 7)
+    assert (found.missing, found.elsewhere) == (missing, bool(missing))
 
 
 def test_any_shard_here_or_elsewhere_covers_but_none_that_is_not_asked() -> None:
