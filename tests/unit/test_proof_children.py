@@ -136,19 +136,21 @@ def test_an_answer_that_nobody_can_send_is_none() -> None:
         (OSError(errno.EMFILE, "Too many"), f"/{PREFIX}[^/]+: Too many"),
     ],
 )
-def test_an_error_of_the_work_ends_the_run(error: Exception, said: str, temporary: Path) -> None:
+def test_an_error_of_the_work_ends_the_run(
+    error: Exception, said: str, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     late = temporary / "late"
 
     def work(item: int, scratch: Path, tell: Tell) -> NoReturn:
         if item == 1:
             raise error
-        time.sleep(1)
+        time.sleep(5)
         late.touch()
         os._exit(0)
 
     with pytest.raises(ShardtoolError, match=said):
         answers(work, 2, 1, 3)
-    time.sleep(0.1)
     assert list(temporary.iterdir()) == []
 
 
@@ -156,7 +158,7 @@ def test_an_error_of_the_work_ends_the_run(error: Exception, said: str, temporar
 def test_a_run_that_is_left_ends_its_children_and_another_can_begin(temporary: Path) -> None:
     def work(item: int, scratch: Path, tell: Tell) -> int:
         if item == 2:
-            time.sleep(1)
+            time.sleep(5)
             (temporary / "late").touch()
         return item
 
@@ -271,12 +273,13 @@ def test_nobody_waits_for_a_run_that_is_at_work(temporary: Path) -> None:
     used.mkdir()
     held = os.open(used, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
-    later = threading.Timer(0.5, os.close, [held])
+    later = threading.Timer(5, fcntl.flock, [held, fcntl.LOCK_UN])
     later.start()
     with scratch_directory():
         assert used.exists()
         assert later.is_alive()
-    later.join()
+    later.cancel()
+    os.close(held)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives things away")
