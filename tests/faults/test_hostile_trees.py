@@ -181,7 +181,7 @@ ODD: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", [SHARD, "db/shard_db_v2/00001", "db/shard_db", "raft wal"])
+@pytest.mark.parametrize("where", [SHARD, "db/shard_db db/shard_db_v2/00001", "raft wal"])
 @pytest.mark.parametrize("kind", ODD)
 def test_no_command_stumbles_over(
     kind: str, where: str, node: Node, shardtool: Run, tmp_path: Path

@@ -35,7 +35,7 @@ QUICK = ("marked", "accepted", "backed_up")
 def test_a_power_cut_breaks_no_law_and_a_rerun_finishes(
     name: str, shardtool: Run, tmp_path: Path
 ) -> None:
-    cut_the_power_everywhere(WORLDS[name](tmp_path, shardtool), most_states=400, most_reruns=40)
+    cut_the_power_everywhere(WORLDS[name](tmp_path, shardtool), most_states=300, most_reruns=30)
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -52,4 +52,4 @@ def test_a_power_cut_after_a_kill_breaks_no_law_and_a_rerun_finishes(
 ) -> None:
     """The run after a kill finds in memory what may never have reached the disk."""
     world = WORLDS[name](tmp_path, shardtool)
-    cut_the_power_after_each_kill(world, renames_and_what_follows, most_states=40, most_reruns=2)
+    cut_the_power_after_each_kill(world, renames_and_what_follows, most_states=25, most_reruns=2)

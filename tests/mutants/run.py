@@ -46,8 +46,6 @@ CRITICAL = {
     "snapshots/pending": ("unit/test_small_files",),
     "snapshots/restore": ("unit/test_restore_elsewhere",),
     "snapshots/retention": ("unit/test_retention",),
-    "snapshots/staging": ("unit/test_staging",),
-    "snapshots/swap": ("unit/test_swap",),
 }
 _DEAD = ("killed", "timeout")
 

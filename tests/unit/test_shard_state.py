@@ -11,7 +11,7 @@ import pytest
 
 from shardtool.influxdb.engines import EngineError
 from shardtool.proof import state
-from shardtool.proof.state import make_durable, state_of
+from shardtool.proof.state import drop_from_memory, make_durable, state_of
 
 DIARIES = ("LOG", "LOG.old", "LOG.old.17", "LOCK", "lock.mdb")
 TABLE, LATER = "000005.ldb", "MANIFEST-000002"  # before and after the diaries in the alphabet
@@ -249,3 +249,28 @@ def test_a_sync_that_fails_is_told(shard: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(OSError, match="Input/output error"):
         make_durable(shard)
+
+
+# -- what is read after a sync that failed --
+
+
+def test_all_that_holds_anything_is_dropped_whole_from_memory(
+    shard: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(shard / "000001.fifo")
+    (shard / "000009.ldb").symlink_to(TABLE)  # which is not followed, and hides no other
+    dropped: list[tuple[str, int, int, int]] = []
+
+    def note(file: int, offset: int, length: int, advice: int) -> None:
+        dropped.append((Path(f"/proc/self/fd/{file}").readlink().name, offset, length, advice))
+
+    monkeypatch.setattr(os, "posix_fadvise", note)
+    before = state_of(shard)
+    drop_from_memory(shard)
+    names = {path.name for path in shard.iterdir() if path.is_file() and not path.is_symlink()}
+    assert sorted(dropped) == [(n, 0, 0, os.POSIX_FADV_DONTNEED) for n in sorted(names)]
+    assert state_of(shard) == before
+
+
+def test_a_shard_that_is_gone_has_nothing_in_memory(shard: Path) -> None:
+    drop_from_memory(shard.with_name("00008"))
