@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from shardtool.datadir.layout import Layout
+from shardtool.disk.durable import READ_DIRECTORY, opened_quietly
 from shardtool.errors import ShardtoolError
 from shardtool.influxdb.catalogue import (
     Catalogue,
@@ -74,7 +76,7 @@ class RaftCatalogue:
 
     def now(self) -> tuple[Catalogue, ById] | None:
         """Return the catalogue and its columns by id; None where it can't be told."""
-        stamp = tuple(_stamp(self._raft / name) for name in ("log", "snapshot", "name"))
+        stamp = tuple(_stamp(path) for path in self._files())
         if stamp != self._stamp:
             try:
                 catalogue = read_catalogue(self._raft)
@@ -84,6 +86,14 @@ class RaftCatalogue:
                 self._known = catalogue, columns_by_id(catalogue)
             self._stamp = stamp
         return self._known
+
+    def _files(self) -> list[Path]:
+        """Return all that a catalogue is read from: a snapshot may be written under its name."""
+        snapshots = self._raft / "snapshot"
+        files = [self._raft / "log", snapshots, self._raft / "name"]
+        with contextlib.suppress(OSError), opened_quietly(snapshots, READ_DIRECTORY) as directory:
+            files += [snapshots / name for name in sorted(os.listdir(directory))]
+        return files
 
 
 def _stamp(path: Path) -> tuple[int, int, int, int] | None:

@@ -57,6 +57,18 @@ def test_a_snapshot_that_appears_or_goes_is_seen(raft: Raft, tmp_path: Path) -> 
     assert databases(found) == {"test", "other"}
 
 
+def test_a_snapshot_that_is_written_under_its_name_is_seen(raft: Raft, tmp_path: Path) -> None:
+    later = Raft(tmp_path / "later", [create_db(f"db{number}") for number in range(8)])
+    content = later.snapshot(9).read_bytes()
+    snapshot = raft.path / "snapshot" / "1_9.ss"
+    snapshot.write_bytes(b"")
+    found = RaftCatalogue(raft.path)
+    before = found.now()
+    snapshot.write_bytes(content)
+    assert databases(found) == {f"db{number}" for number in range(8)}
+    assert before is None or "db0" not in before[0].databases
+
+
 def test_the_name_of_another_server_is_seen(raft: Raft) -> None:
     found = RaftCatalogue(raft.path)
     first = found.now()
