@@ -69,20 +69,6 @@ def file(tmp_path: Path) -> Iterator[int]:
 
 
 @pytest.fixture
-def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """What was synced, in its order."""
-    seen: list[Path] = []
-    fsync = os.fsync
-
-    def noted(descriptor: int) -> None:
-        fsync(descriptor)
-        seen.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
-
-    monkeypatch.setattr(os, "fsync", noted)
-    return seen
-
-
-@pytest.fixture
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Return a list, which grows, of what memory was told to forget: descriptor, begin, length."""
     seen: list[tuple[int, ...]] = []

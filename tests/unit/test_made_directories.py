@@ -22,20 +22,6 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """What was synced, in its order."""
-    seen: list[Path] = []
-    fsync = os.fsync
-
-    def noted(descriptor: int) -> None:
-        fsync(descriptor)
-        seen.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
-
-    monkeypatch.setattr(os, "fsync", noted)
-    return seen
-
-
-@pytest.fixture
 def no_umask() -> Iterator[None]:
     before = os.umask(0)
     yield

@@ -57,6 +57,14 @@ def begun(layout: Layout, pending: Pending, moves: tuple[Move, ...]) -> None:
     swap.begin(layout, pending, moves, lambda: None)
 
 
+def killed_after(renames: int, moves: tuple[Move, ...]) -> None:
+    """Make the first of the renames of a swap, as a kill leaves them."""
+    steps = [(move.place, move.aside) for move in moves]
+    steps += [(move.staged, move.place) for move in moves]
+    for source, target in steps[:renames]:
+        source.rename(target)
+
+
 def test_what_was_staged_is_in_place_and_what_was_there_is_aside(
     layout: Layout, pending: Pending, moves: tuple[Move, ...]
 ) -> None:
@@ -83,10 +91,7 @@ def test_wherever_a_kill_came_the_next_one_finishes(
     renames: int, layout: Layout, pending: Pending, moves: tuple[Move, ...]
 ) -> None:
     begun(layout, pending, moves)
-    steps = [(move.place, move.aside) for move in moves]
-    steps += [(move.staged, move.place) for move in moves]
-    for source, target in steps[:renames]:
-        source.rename(target)
+    killed_after(renames, moves)
     assert swap.is_swapped(layout, pending) == (renames == 4)
     assert swap.why_unfinishable(layout, pending) == ""
     assert swap.finish(layout, pending) == tuple(move.aside for move in moves)
@@ -103,10 +108,7 @@ def test_what_a_killed_run_did_is_on_disk_before_more_is_done(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     begun(layout, pending, moves)
-    steps = [(move.place, move.aside) for move in moves]
-    steps += [(move.staged, move.place) for move in moves]
-    for source, target in steps[:renames]:
-        source.rename(target)
+    killed_after(renames, moves)
     seen: list[str] = []
     fsync, rename, unlink = os.fsync, os.rename, os.unlink
 
