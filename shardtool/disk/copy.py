@@ -219,7 +219,8 @@ def read_bounded(name: str, most: int, *, dir_fd: int) -> bytes:
     with open_regular(name, dir_fd=dir_fd) as file, open(file, "rb", closefd=False) as stream:
         content = stream.read(most + 1)
     if len(content) > most:
-        raise OSError(0, f"more than {most:,} bytes", name)
+        most_told = f"{most >> 20} MiB" if most >> 20 else f"{most} bytes"
+        raise OSError(0, f"more than {most_told}", name)
     return content
 
 
