@@ -278,7 +278,8 @@ def test_a_restore_that_no_rename_can_finish_says_how_to_go_back(
     damage(node)
     damaged = state(node)
     killed_restore(node, tmp_path, already)
-    busy = [*traced("rename", tmp_path / "log"), "-e", f"inject=rename:error=EBUSY:when={fails}"]
+    inject = f"inject=renameat:error=EBUSY:when={fails}"
+    busy = [*traced("renameat", tmp_path / "log"), "-e", inject]
     result = shardtool("--data", node, "restore", "--yes", prefix=busy)
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
     assert "Device or resource busy" in result.stderr
