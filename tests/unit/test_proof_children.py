@@ -21,6 +21,7 @@ import pytest
 from shardtool.errors import ShardtoolError
 from shardtool.proof import children
 from shardtool.proof.children import Children, Died, Tell, scratch_directory
+from tests.needs import needs_root
 
 PREFIX = "shardtool-links-"
 Work = Callable[[int, Path, Tell], Any]
@@ -282,7 +283,7 @@ def test_nobody_waits_for_a_run_that_is_at_work(temporary: Path) -> None:
     os.close(held)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives things away")
+@needs_root
 def test_what_is_anothers_is_not_swept(temporary: Path) -> None:
     other = temporary / f"{PREFIX}others"
     other.mkdir()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,15 +11,6 @@ import pytest
 
 from fixtures import Node, Row
 from fixtures.encode import microseconds
-from shardtool.datadir.inventory import take_inventory
-from shardtool.datadir.layout import find_layout
-from shardtool.datadir.verdict import judge_all
-from shardtool.journal import Journal
-from shardtool.proof.evidence import held, still_proven
-from shardtool.prune.execute import Outcome, execute
-from shardtool.prune.plan import Plan, make_plan
-from shardtool.prune.policy import Policy
-from shardtool.prune.trash import leftovers, trash_of
 from tests.conftest import Run
 from tests.e2e.proof_world import (
     PROVEN_NAMES,
@@ -41,6 +31,7 @@ from tests.e2e.proof_world import (
 from tests.e2e.prune_proof.world import NOT_FOUND, directory_lost, file_lost, value_lost
 from tests.e2e.terminal_world import Terminal
 from tests.needs import needs_plyvel
+from tests.real.prune.world import carry_out, proven_plan
 
 
 def test_a_plain_prune_deletes_the_13_proven_and_keeps_14_with_words(
@@ -201,38 +192,15 @@ def test_a_shard_whose_new_side_loses_a_table_stays_as_unreadable(
     assert kept(pruned) == {"00001": ["engine-unreadable"]}
 
 
-def plan_of(node: Node) -> Plan:
-    """Plan as `shardtool prune --no-verify` does."""
-    layout = find_layout(str(node.path), None, {})
-    history = Journal(layout).read()
-    inventory = take_inventory(layout, fingerprints=True)
-    proofs = held(layout, [shard.name for shard in inventory.old or ()], history)
-    return make_plan(
-        judge_all(inventory, proofs.evidence),
-        Policy(),
-        leftovers(trash_of(layout), history, still_proven(layout)),
-        proofs.receipts,
-        free_bytes=inventory.file_system.free_bytes,
-        now_ns=time.time_ns(),
-    )
-
-
-def carried_out(node: Node, plan: Plan) -> Outcome:
-    """Execute a plan."""
-    outcome = Outcome()
-    execute(plan, find_layout(str(node.path), None, {}), outcome, lambda names: None)
-    return outcome
-
-
 @pytest.mark.parametrize("lose", LOSSES)
 def test_a_shard_whose_new_side_changes_between_plan_and_execution_stays(
     lose: Callable[[Node], None], node: Node, shardtool: Run
 ) -> None:
     verify(shardtool, node.path)
-    plan = plan_of(node)
+    plan = proven_plan(node)
     assert [deletion.name for deletion in plan.delete] == ["00001", "00050"]
     lose(node)
-    outcome = carried_out(node, plan)
+    outcome = carry_out(node, plan)
     assert outcome.deleted == ["00050"]
     ((name, reasons),) = outcome.kept
     assert name == "00001"
@@ -245,7 +213,7 @@ def test_a_change_in_the_moment_of_the_rename_puts_the_shard_back(
     node: Node, shardtool: Run, monkeypatch: pytest.MonkeyPatch, listing: List
 ) -> None:
     verify(shardtool, node.path)
-    plan = plan_of(node)
+    plan = proven_plan(node)
     before = listing(node.shard_db / "00001")
     rename = os.rename
 
@@ -255,7 +223,7 @@ def test_a_change_in_the_moment_of_the_rename_puts_the_shard_back(
             lose_one_value(new_of(node, 1).path)
 
     monkeypatch.setattr(os, "rename", late)
-    outcome = carried_out(node, plan)
+    outcome = carry_out(node, plan)
     assert outcome.deleted == ["00050"]
     assert [name for name, _ in outcome.kept] == ["00001"]
     assert listing(node.shard_db / "00001") == before
