@@ -65,6 +65,18 @@ def taken(node: Path, store: Path) -> Iterator[Taken]:
         yield Taken(layout, made.path, descriptor, made.verified)
 
 
+@contextlib.contextmanager
+def rights_of(uid: int, gid: int) -> Iterator[None]:
+    """Act as another user in this very process: mutants are met here, and not in a child."""
+    os.setegid(gid)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
 def acting(doing: str, act: Callable[[], object]) -> Meter:
     """Return a meter that has `act` done whenever `doing` begins, as another process could."""
 

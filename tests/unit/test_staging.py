@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import stat
@@ -21,7 +20,7 @@ from shardtool.snapshots.moves import Move, moves_into
 from shardtool.snapshots.staging import stage
 from tests.needs import needs_root
 from tests.real.snapshot_world import Uncounted, make_node, state
-from tests.unit.staging_world import STAMP, Taken, acting, noted, taken
+from tests.unit.staging_world import STAMP, Taken, acting, noted, rights_of, taken
 
 NOBODY = 65534
 
@@ -49,18 +48,6 @@ def config(tmp_path: Path) -> Move:
     """Return where config.toml goes: the one file that is staged by itself."""
     (tmp_path / "into").mkdir()
     return Move(CONFIG, *[tmp_path / "into" / CONFIG] * 3)
-
-
-@contextlib.contextmanager
-def rights_of(uid: int, gid: int) -> Iterator[None]:
-    """Act as another user in this very process: mutants are met here, and not in a child."""
-    os.setegid(gid)
-    os.seteuid(uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
 
 
 def with_mode(snapshot: Taken, path: str, mode: int) -> Taken:
