@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from shardtool.datadir.layout import Layout, find_layout
 from shardtool.datadir.server import Search
 from shardtool.disk.copy import Meter
 from shardtool.disk.durable import READ_DIRECTORY, opened
-from shardtool.snapshots.backup import take_snapshot
+from shardtool.snapshots.backup import Backup, Onward, take_snapshot
 from shardtool.snapshots.metadata import Metadata
 from shardtool.snapshots.moves import Move, moves_for
 from shardtool.snapshots.staging import stage
@@ -22,6 +23,8 @@ from shardtool.snapshots.verify import Verification
 from tests.real.snapshot_world import Uncounted
 
 STAMP = "20261127T080000Z"
+_STAMP_S = 1_795_766_400.0
+_NOBODY_SEEN = Search()
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,33 @@ class Taken:
         return stage(self.store, self.verified, moves or self.moves, meter)
 
 
+def take(
+    node: Path,
+    store: Path,
+    meter: Meter = Uncounted,
+    *,
+    live: bool = False,
+    search: Search = _NOBODY_SEEN,
+    onward: Onward | None = None,
+) -> Backup:
+    """Take a snapshot of `node` into the directory `store`."""
+    layout = find_layout(str(node), None, {})
+    return take_snapshot(layout, store, meter, live=live, search=search, onward=onward)
+
+
+def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have it be STAMP's time for as long as the test runs; return STAMP."""
+    monkeypatch.setattr(time, "time", lambda: _STAMP_S)
+    return STAMP
+
+
 @contextlib.contextmanager
 def taken(node: Path, store: Path) -> Iterator[Taken]:
     """Take a snapshot of `node` into the new directory `store`."""
-    layout = find_layout(str(node), None, {})
     store.mkdir()
-    made = take_snapshot(layout, store, Uncounted, live=False, search=Search())
+    made = take(node, store)
     with opened(store, READ_DIRECTORY) as descriptor:
-        yield Taken(layout, made.path, descriptor, made.verified)
+        yield Taken(find_layout(str(node), None, {}), made.path, descriptor, made.verified)
 
 
 @contextlib.contextmanager
