@@ -123,8 +123,8 @@ def create_store(store: Path) -> None:
     Raises:
         ShardtoolError: it can't be created, or something else has its name.
     """
-    above = next(path for path in (store, *store.parents) if path.is_dir())
     with told(store, "to create the snapshot directory", "name another one with --to DIR"):
+        above = next(path for path in (store, *store.parents) if path.is_dir())
         make_directories(store, like=above, mode=PRIVATE_DIRECTORY)
 
 
@@ -165,7 +165,7 @@ def has_snapshot(store: Path) -> bool:
     """Say whether a complete snapshot is in the store; its content is not looked at."""
     try:
         with opened_quietly(store, READ_DIRECTORY) as directory:
-            return any(is_id(name) for name in os.listdir(directory))
+            return not all(_what_it_is(name, directory) for name in os.listdir(directory))
     except OSError:
         return False
 
