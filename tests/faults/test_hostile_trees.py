@@ -20,55 +20,25 @@ import pytest
 
 from fixtures import Node
 from tests.conftest import COMMAND, REPOSITORY, Listing, Mount, Run
-from tests.e2e.proof_world import document, events, in_trash, kept, old_shards
-from tests.needs import lacking, needs_root
-
-LOOKING = [
-    ("status",),
-    ("status", "--json"),
-    ("check",),
-    ("history",),
-    ("snapshots",),
-    ("snapshots", "verify"),
-    ("prune", "--dry-run"),
-    ("verify",),
-]
-CHANGING = [
-    ("backup", "-q"),
-    ("export", "--to", "OUT", "--force", "-q"),
-    ("prune", "--trust", "marker", "--yes"),
-    ("forget", "--keep-last", "1"),
-    ("restore", "--yes"),
-]
-PRUNE = ("prune", "--trust", "marker", "--yes", "--json")
-SHARD = "db/shard_db/00001"
+from tests.e2e.proof_world import document, in_trash, kept, old_shards
+from tests.faults.hostile_world import (
+    CHANGING,
+    LOOKING,
+    PRUNE,
+    SHARD,
+    begun,
+    every_command,
+    two_shards,
+)
+from tests.needs import lacking
 
 List = Callable[[Path], Listing]
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    """A node whose two shards are marked and whole in the new storage."""
-    made = Node(tmp_path / "data", version="0.8")
-    for number in (1, 2):
-        made.old_shard(number, points=4, databases={"test": ("cpu",)})
-        made.migrate(number)
-    yield made
-    # Of a tree 1,000 deep Python's rmtree, and so pytest, runs out of its stack.
-    subprocess.run(["rm", "-rf", "--one-file-system", made.path], check=False)
-
-
-def every_command(run: Run, data: Path, out: Path, commands: list[tuple[str, ...]]) -> None:
-    """Run commands, and assert of each what holds for all of them on any tree."""
-    for words in commands:
-        done = run("--data", data, *(str(out) if word == "OUT" else word for word in words))
-        assert done.returncode in (0, 1, 3), (words, done.returncode, done.stderr)
-        assert "Traceback" not in done.stderr, (words, done.stderr)
-        assert "mistake in shardtool" not in done.stderr, (words, done.stderr)
-        assert done.returncode != 1 or done.stderr, words
-        for text in (done.stdout, done.stderr):
-            assert "\x1b" not in text, words
-            assert "\r" not in text, words
+    with two_shards(tmp_path / "data") as made:
+        yield made
 
 
 # -- links --
@@ -210,25 +180,6 @@ def test_prune_leaves_a_shard_alone_that_holds(kind: str, node: Node, shardtool:
     assert (done.returncode, old_shards(node.path)) == (3, ["00001"])
 
 
-def begun(node: Node, run: Run) -> Path:
-    """Leave an empty shard in the trash whose removal was begun; return it."""
-    done = run("--data", node.path, *PRUNE, "1")
-    assert document(done)["deleted"] == ["00001"]
-    # As a kill leaves it that came right after the rename.
-    (intent,) = events(node.path, "intent")
-    left = node.db / ".shardtool/trash" / str(intent["trash"])
-    left.mkdir()
-    journal = node.db / ".shardtool/journal"
-    journal.write_text(
-        "".join(
-            line.replace(f'"inode": {intent["inode"]}', f'"inode": {left.stat().st_ino}') + "\n"
-            for line in journal.read_text().splitlines()
-            if '"deleted"' not in line
-        )
-    )
-    return left
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ODD)
 def test_a_removal_that_was_begun_ends_whatever_somebody_put_there(
@@ -246,164 +197,6 @@ def test_a_removal_that_was_begun_ends_whatever_somebody_put_there(
     assert document(done)["finished"] == ["00001"], done.stderr
     assert (done.returncode, in_trash(node.path), old_shards(node.path)) == (0, [], [])
     assert listing(outside) == before
-
-
-# -- hard links, mounts, immutable files --
-
-
-def test_what_has_a_name_outside_stays_there_to_the_byte(
-    node: Node, shardtool: Run, tmp_path: Path
-) -> None:
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    for file in (node.path / SHARD).iterdir():
-        os.link(file, outside / file.name)
-    names = sorted(os.listdir(outside))
-    before = {name: (outside / name).stat() for name in names}
-    content = {name: (outside / name).read_bytes() for name in names}
-    planned = document(shardtool("--data", node.path, "prune", "--dry-run", "--json", "1"))
-    found = document(shardtool("--data", node.path, "prune", "--yes", "--json", "1"))
-    assert found["deleted"] == ["00001"]
-    # Of the files nothing comes back, as it was said before.
-    size = (node.path / "db/shard_db/00002").stat().st_blocks * 512
-    assert planned["reclaimable_bytes"] == found["freed_bytes"] == size
-    assert {name: (outside / name).read_bytes() for name in names} == content
-    for name in names:
-        now = (outside / name).stat()
-        assert (now.st_mode, now.st_uid, now.st_mtime_ns, now.st_ino) == (
-            before[name].st_mode,
-            before[name].st_uid,
-            before[name].st_mtime_ns,
-            before[name].st_ino,
-        )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("what", ["a directory", "a file"])
-def test_what_is_mounted_inside_a_shard_stays_with_all_that_is_in_it(
-    what: str, node: Node, mount: Mount, shardtool: Run, listing: List, tmp_path: Path
-) -> None:
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "file").write_bytes(b"somebody's")
-    shard = node.path / SHARD
-    if what == "a directory":
-        (shard / "in").mkdir()
-        mount(shard / "in", source=outside)
-    else:
-        mount(shard / "LOG", source=outside / "file")
-    before = listing(outside)
-    done = shardtool("--data", node.path, *PRUNE)
-    assert (done.returncode, old_shards(node.path)) == (3, ["00001"])
-    assert "mount-point" in kept(document(done))["00001"]
-    every_command(shardtool, node.path, tmp_path / "x.lp", LOOKING + CHANGING)
-    assert listing(outside) == before
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "place",
-    [
-        "raft/in",
-        "wal/in",
-        "db/shard_db_v2/00001/in",
-        "db/shard_db/in",
-        "db/.shardtool/in",
-        "db/.shardtool/proofs/00001.json",
-        "db/.shardtool/trash/00007.20261124T175153Z-1/in",
-    ],
-)
-def test_what_is_mounted_anywhere_else_in_the_node_is_not_changed_either(
-    place: str, node: Node, mount: Mount, shardtool: Run, listing: List, tmp_path: Path
-) -> None:
-    assert shardtool("--data", node.path, "backup", "-q").returncode == 0
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "file").write_bytes(b"somebody's")
-    (outside / "below").mkdir()
-    (outside / "below" / "file").write_bytes(b"somebody's")
-    (node.path / place).mkdir(parents=True)
-    mount(node.path / place, source=outside)
-    before = listing(outside)
-    every_command(shardtool, node.path, tmp_path / "x.lp", LOOKING + CHANGING)
-    assert listing(outside) == before
-
-
-def test_a_removal_that_was_begun_stops_at_what_somebody_mounted_there(
-    node: Node, mount: Mount, shardtool: Run, listing: List, tmp_path: Path
-) -> None:
-    left = begun(node, shardtool)
-    (left / "below").mkdir()
-    (left / "below/in").mkdir()
-    (left / "file").touch()
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "file").write_bytes(b"somebody's")
-    mount(left / "below/in", source=outside)
-    before = listing(outside)
-    done = shardtool("--data", node.path, *PRUNE)
-    assert (done.returncode, document(done)["finished"]) == (1, [])
-    assert "Device or resource busy" in done.stderr
-    assert listing(outside) == before
-    (lifted,) = left.parent.iterdir()  # out of the shard, of which nothing else is left
-    assert os.listdir(lifted) == ["in"]
-    left.mkdir()
-    lifted.rename(left / "below")  # where it can be unmounted
-
-
-@pytest.fixture
-def immutable() -> Iterator[Callable[[Path], None]]:
-    """Make files immutable until the test ends, as `chattr +i` does."""
-    made: list[Path] = []
-
-    def make(path: Path) -> None:
-        if shutil.which("chattr") is None:
-            lacking("chattr")
-        done = subprocess.run(["chattr", "+i", str(path)], capture_output=True, check=False)
-        if done.returncode:
-            lacking("a file system with immutable files")
-        made.append(path)
-
-    yield make
-    for path in made:
-        release(path)
-
-
-def release(path: Path) -> None:
-    """Make a file changeable again, wherever in the node's trash it is now."""
-    if path.exists():
-        subprocess.run(["chattr", "-i", str(path)], check=True)
-
-
-@needs_root
-def test_an_immutable_file_keeps_its_shard_in_the_trash_and_the_next_prune_ends_it(
-    node: Node, immutable: Callable[[Path], None], shardtool: Run
-) -> None:
-    immutable(node.path / SHARD / "000003.log")
-    done = shardtool("--data", node.path, *PRUNE)
-    found = document(done)
-    assert (done.returncode, found["deleted"]) == (1, ["00002"])
-    (failed,) = found["failed"]
-    assert failed["id"] == "00001"
-    assert "000003.log: Operation not permitted" in failed["error"]
-    assert old_shards(node.path) == []
-    (name,) = in_trash(node.path)
-    assert shardtool("--data", node.path, *PRUNE).returncode == 1
-    release(node.db / ".shardtool/trash" / name / "000003.log")
-    done = shardtool("--data", node.path, *PRUNE)
-    assert (done.returncode, in_trash(node.path)) == (0, [])
-
-
-@needs_root
-def test_an_immutable_shard_stays_in_its_place(
-    node: Node, immutable: Callable[[Path], None], shardtool: Run
-) -> None:
-    immutable(node.path / SHARD)
-    done = shardtool("--data", node.path, *PRUNE)
-    (failed,) = document(done)["failed"]
-    assert (done.returncode, failed["id"]) == (1, "00001")
-    assert "can't be renamed into the trash: Operation not permitted" in failed["error"]
-    assert (old_shards(node.path), in_trash(node.path)) == (["00001"], [])
 
 
 # -- very many --
