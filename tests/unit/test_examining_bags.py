@@ -110,6 +110,17 @@ def test_what_is_missing_is_told_once(path: str) -> None:
     assert made().without(path).told() == [(path, "missing")]
 
 
+def test_what_is_missing_hides_no_harm_to_another() -> None:
+    harmed = made().without(bag.DECLARATION)
+    written = sha256(harmed.tags[bag.METADATA])
+    harmed.tags[bag.METADATA] += b"\n"
+    found = sha256(harmed.tags[bag.METADATA])
+    assert harmed.told() == [
+        (bag.METADATA, f"its SHA-256 is {found}, {bag.TAG_MANIFEST} has {written}"),
+        (bag.DECLARATION, "missing"),
+    ]
+
+
 def test_without_a_tag_manifest_nothing_vouches_for_the_tag_files() -> None:
     harmed = made().without(bag.TAG_MANIFEST)
     assert harmed.told() == [
