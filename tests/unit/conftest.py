@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from shardtool.disk.durable import READ_DIRECTORY, opened
 
 
 @pytest.fixture
@@ -20,3 +23,21 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr(os, "fsync", noted)
     return seen
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[int]:
+    """Return a descriptor on the test's directory."""
+    with opened(tmp_path, READ_DIRECTORY) as descriptor:
+        yield descriptor
+
+
+@pytest.fixture
+def locked(public_path: Path) -> Iterator[Path]:
+    """Return a directory with two files, and between them a directory that only root can list."""
+    for name in "ac":
+        (public_path / name).touch()
+        (public_path / name).chmod(0o644)
+    (public_path / "b").mkdir(mode=0)
+    yield public_path
+    (public_path / "b").chmod(0o700)
