@@ -133,7 +133,11 @@ def test_a_name_that_no_file_system_takes_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"), [("missing", "No such file or directory"), ("file", "Not a directory")]
 )
-@pytest.mark.parametrize("reading", [list_store, lambda store: opened_store(store).__enter__()])
+@pytest.mark.parametrize(
+    "reading",
+    [list_store, lambda store: opened_store(store).__enter__()],
+    ids=["list", "open"],
+)
 def test_a_store_that_is_not_there_is_told(
     name: str, reason: str, reading: Callable[[Path], object], tmp_path: Path
 ) -> None:

@@ -52,7 +52,7 @@ def test_an_id_means_that_snapshot(wanted: Snapshot) -> None:
 
 def test_the_latest_is_the_newest_be_it_good_or_not() -> None:
     bad = replace(NEW, problem="no raft in it")
-    assert find_snapshot(Listing((OLD, bad)), STORES[0], "latest") is bad
+    assert find_snapshot(Listing((OLD, MIDDLE, bad)), STORES[0], "latest") is bad
 
 
 @pytest.mark.parametrize("store", STORES)
