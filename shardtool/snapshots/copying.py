@@ -81,7 +81,7 @@ class Copy:
                 time.sleep(pause)
                 seen = survey_sources(self.sources)
                 changed = self._update(seen, reader, counter)
-                moved = _difference(seen, survey_sources(self.sources))
+                moved = _difference(seen, survey_sources(self.sources)) or self._lacks(seen)
                 if moved is None and not (changed and self.live):
                     self._keep(seen)
                     return
@@ -96,6 +96,12 @@ class Copy:
             f"{self.sources['raft']}: expected nobody to write, found that {found}; "
             "stop what writes there, or take a --live snapshot"
         )
+
+    def _lacks(self, seen: list[Entry]) -> str | None:
+        """Return the first file that is not in the copy: out of reach for a moment, as on a disk
+        that was away, and back as it was before it was looked for."""
+        paths = (entry.path for entry in seen if entry.kind == "file")
+        return next((path for path in paths if path not in self._copied), None)
 
     def _keep(self, seen: list[Entry]) -> None:
         self.entries = [entry for entry in seen if entry.kind in _COPIED]
@@ -151,7 +157,7 @@ class Copy:
             ):
                 digest, _ = reader.digest(source, counter, target=target, most=entry.size)
         except FileNotFoundError:
-            return  # it vanished: the survey after this pass will not have it either
+            return  # it vanished: the survey after this pass, or _lacks, will tell
         self._copied[entry.path] = (entry, digest)
 
     @contextlib.contextmanager

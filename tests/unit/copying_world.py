@@ -48,16 +48,41 @@ class World:
         bag: the bag's.
         pauses: how long was waited before each pass, in s.
         acts: what else to have done instead of waiting, by the number of the pass from 1.
+        disk: what stands for the disk that wal is on, where that is not the node's.
     """
 
     node: Path
     bag: Path
     pauses: list[float] = field(default_factory=list)
     acts: dict[int, Act] = field(default_factory=dict)
+    disk: Path | None = None
 
     @property
     def sources(self) -> dict[str, Path]:
-        return {name: self.node / name for name in ("raft", "wal", CONFIG)}
+        wal = (self.disk or self.node) / "wal"
+        return {"raft": self.node / "raft", "wal": wal, CONFIG: self.node / CONFIG}
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are to be copied."""
+        return sum(len(content) for content in tree(self.sources).values() if content)
+
+    def with_wal_on_a_disk_of_its_own(self) -> World:
+        """Have wal elsewhere."""
+        self.disk = self.node.with_name("disk")
+        self.disk.mkdir()
+        (self.node / "wal").rename(self.disk / "wal")
+        return self
+
+    def take_away(self) -> None:
+        """Have wal's disk be gone: nothing in it changes."""
+        assert self.disk is not None
+        self.disk.rename(self.disk.with_name("away"))
+
+    def bring_back(self) -> None:
+        """Have wal's disk be there again, as it was."""
+        assert self.disk is not None
+        self.disk.with_name("away").rename(self.disk)
 
     def wait(self, seconds: float) -> None:
         """Take note of a pause."""
@@ -69,11 +94,12 @@ class World:
         job = Copy(self.sources, self.bag.parent, live=live, free_room=FREE_ROOM)
         with opened(self.bag, READ_DIRECTORY) as target:
             job.run(target, counter or Acting())
-        assert tree(self.bag / "data") == tree(self.node)
+        there = tree(self.sources)
+        assert tree({name: self.bag / "data" / name for name in self.sources}) == there
         assert job.entries == [e for e in survey_sources(self.sources) if e.kind in KINDS]
         assert job.digests() == {
             f"data/{path}": hashlib.sha256(content).hexdigest()
-            for path, content in tree(self.node).items()
+            for path, content in there.items()
             if content is not None
         }
         return job
@@ -85,19 +111,14 @@ class World:
         return str(told.value)
 
 
-def tree(root: Path) -> dict[str, bytes | None]:
-    """Return the bytes of each file below, and None for each directory, by their paths."""
-    tops = [root / name for name in ("raft", "wal", CONFIG)]
+def tree(tops: Mapping[str, Path]) -> dict[str, bytes | None]:
+    """Return the bytes of each file in `tops`, and None for each directory, by their paths."""
     return {
-        str(path.relative_to(root)): path.read_bytes() if path.is_file() else None
-        for top in tops
+        str(Path(name, path.relative_to(top))): path.read_bytes() if path.is_file() else None
+        for name, top in tops.items()
         for path in (top, *top.rglob("*"))
         if not path.is_symlink() and (path.is_file() or path.is_dir())
     }
-
-
-def size_of(node: Path) -> int:
-    return sum(len(content) for content in tree(node).values() if content is not None)
 
 
 def append(path: Path, content: bytes = b"more") -> None:

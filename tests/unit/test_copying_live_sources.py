@@ -21,13 +21,17 @@ from tests.unit.copying_world import (
     World,
     append,
     node_and_bag,
-    size_of,
 )
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return node_and_bag(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def apart(world: World) -> World:
+    return world.with_wal_on_a_disk_of_its_own()
 
 
 @contextlib.contextmanager
@@ -51,7 +55,7 @@ def test_nothing_is_taken_for_still_that_was_read_once(world: World) -> None:
     counter = Acting()
     job = world.copy(counter, live=True)
     assert job.live
-    assert (counter.pieces, counter.done) == (2 * PIECES, 2 * size_of(world.node))
+    assert (counter.pieces, counter.done) == (2 * PIECES, 2 * world.size)
     assert world.pauses == [0.0, 0.1]
 
 
@@ -80,6 +84,29 @@ def test_what_changes_without_a_trace_in_its_times_is_seen_by_its_bytes(
     with mapped(path) as write:
         world.copy(Acting({at: write}), live=True)
         assert path.read_bytes()[:1] == b"\2"
+
+
+def test_a_file_that_was_out_of_reach_for_a_moment_is_read_again(apart: World) -> None:
+    with mapped(apart.sources["wal"] / "log.1") as write:
+
+        def away() -> None:
+            write()
+            apart.take_away()
+
+        apart.copy(Acting({PIECES + 1: away, PIECES + 4: apart.bring_back}), live=True)
+    assert len(apart.pauses) > 2
+
+
+def test_of_a_file_that_grows_as_it_is_read_again_no_more_is_read_than_it_had(
+    world: World,
+) -> None:
+    path, size = world.node / "wal/log.1", world.size
+    grow = dict.fromkeys(range(PIECES + 1, PIECES + 20), lambda: append(path, bytes(1 << 20)))
+    counter = Acting(grow)
+    done: list[int] = []
+    world.acts[3] = lambda: done.append(counter.done)
+    world.copy(counter, live=True)
+    assert done == [2 * size]
 
 
 @pytest.mark.parametrize("writes", range(1, 2 * PIECES + 3))

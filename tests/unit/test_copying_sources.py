@@ -25,7 +25,6 @@ from tests.unit.copying_world import (
     World,
     append,
     node_and_bag,
-    size_of,
 )
 from tests.unit.staging_world import rights_of
 
@@ -45,7 +44,7 @@ def test_every_byte_is_copied_in_one_pass_and_nothing_waited_for(world: World) -
     counter = Acting()
     job = world.copy(counter)
     assert not job.live
-    assert (counter.pieces, counter.done) == (PIECES, size_of(world.node))
+    assert (counter.pieces, counter.done) == (PIECES, world.size)
     assert world.pauses == [0.0]
 
 
@@ -111,11 +110,18 @@ def test_what_changes_while_it_is_copied_is_told(
 
 
 def test_of_a_file_that_grows_no_more_is_read_than_it_had(world: World) -> None:
-    size = size_of(world.node)
+    size = world.size
     path = world.node / "wal/log.1"
     counter = Acting(dict.fromkeys(range(1, 20), lambda: append(path, bytes(1 << 20))))
     assert "wal/log.1 changed while it was copied" in world.refusal(counter)
     assert counter.done == size
+
+
+def test_a_file_that_was_out_of_reach_for_a_moment_is_not_taken_for_copied(world: World) -> None:
+    """All is as it was when that is looked for, and yet the copy lacks it."""
+    apart = world.with_wal_on_a_disk_of_its_own()
+    line = apart.refusal(Acting({1: apart.take_away, 4: apart.bring_back}))
+    assert f"found that {apart.sources['wal']}/empty changed while it was copied; stop" in line
 
 
 # -- what can't be copied --
