@@ -118,16 +118,17 @@ def take_snapshot(
     elsewhere = onward.elsewhere if onward else "name another place with --to DIR"
     free_room = f"free room there, or {elsewhere}"
     with opened_store(store) as directory:
-        leftovers = remove_leftovers(directory)
-        first = survey_sources(sources)
-        check_room(store, directory, first, elsewhere)
-        name = new_id(
-            time.time(),
-            lambda name: (
-                any(_exists(n, directory) for n in (name, PARTIAL + name))
-                or (onward is not None and onward.is_taken(name))
-            ),
-        )
+        with told(store, "to look through the snapshot directory", free_room):
+            leftovers = remove_leftovers(directory)
+            first = survey_sources(sources)
+            check_room(store, directory, first, elsewhere)
+            name = new_id(
+                time.time(),
+                lambda name: (
+                    any(_exists(n, directory) for n in (name, PARTIAL + name))
+                    or (onward is not None and onward.is_taken(name))
+                ),
+            )
         job = Copy(sources, store, live=live, free_room=free_room)
         with (
             _removed_unless_whole(directory, PARTIAL + name),

@@ -118,7 +118,7 @@ def test_of_a_node_without_shards_or_server_it_tells_none(node: Path, store: Pat
 
 @needs_root
 def test_owners_that_have_names_here_are_in_it_by_name_too(node: Path, store: Path) -> None:
-    user, group = pwd.getpwall()[-1], grp.getgrall()[-1]
+    user, group = pwd.getpwall()[1], grp.getgrall()[2]
     for path in (node / "raft", *node.rglob("*")):
         os.chown(path, user.pw_uid, group.gr_gid, follow_symlinks=False)
     os.chown(node / "wal/log.1", 3_111_111_111, 3_222_222_222)

@@ -101,6 +101,24 @@ def test_without_a_store_there_is_none(node: Path, tmp_path: Path) -> None:
     assert line.startswith(f"{tmp_path}/missing: expected the snapshot directory, found: No such")
 
 
+@needs_root
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [(0o600, "to look through the snapshot directory"), (0o500, "to write the snapshot")],
+)
+def test_a_store_without_rights_in_it_is_told_by_its_path(
+    mode: int, expected: str, public_path: Path
+) -> None:
+    node, store = make_node(public_path / "node"), public_path / "store"
+    store.mkdir(mode)
+    for path in (store, node, *node.rglob("*")):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    with rights_of(NOBODY, NOBODY):
+        line = refusal(node, store)
+    assert line.startswith(f"{store}: expected {expected}, found: Permission denied; run this as ")
+    assert os.listdir(store) == []
+
+
 # -- room --
 
 
