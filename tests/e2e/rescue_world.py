@@ -59,3 +59,8 @@ def lossy(path: Path, rows: list[Row], **settings: Any) -> Node:
     node.old_shard(1, rows=[Row("test", "kept", "v", AT, 10_001, 1), *rows])
     node.migrate(1, like_083=True)
     return node
+
+
+def nothing_written(database: str, series: str, columns: list[str], values: list[Any]) -> str:
+    """Refuse everything."""
+    return "disk full"
