@@ -35,3 +35,14 @@ class InterruptedByUserError(KeyboardInterrupt):
 def reason_of(error: OSError) -> str:
     """Given an OSError, return its reason alone: 'Permission denied', without number or path."""
     return os.strerror(error.errno) if error.errno else error.strerror or str(error)
+
+
+def placed(error: OSError, default: object = "") -> str:
+    """Given an OSError, return it as 'PATH: Permission denied'.
+
+    Args:
+        error: a descriptor's number, which it has of os.listdir(3) for instance, is no path.
+        default: the path where it has none; empty for the reason alone.
+    """
+    path = default if isinstance(error.filename, int) else error.filename or default
+    return f"{path}: {reason_of(error)}" if path else reason_of(error)

@@ -23,6 +23,7 @@ from shardtool.errors import (
     InterruptedByUserError,
     ShardtoolError,
     UsageError,
+    placed,
     reason_of,
 )
 
@@ -199,8 +200,7 @@ def _guarded(manner: Manner, log: Log) -> int:
     except KeyboardInterrupt:
         return fail("interrupted", exits.INTERRUPTED, "warning")
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return fail(f"{where}{reason_of(error)}", exits.FAILED)
+        return fail(placed(error), exits.FAILED)
     except Exception as error:  # an operator gets a line, not a traceback
         if os.environ.get("SHARDTOOL_DEBUG"):
             raise

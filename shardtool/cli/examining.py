@@ -17,7 +17,7 @@ from shardtool.cli.standing import Standing
 from shardtool.datadir.layout import Layout
 from shardtool.datadir.server import answers_at, find_server
 from shardtool.datadir.verdict import Judged
-from shardtool.errors import ShardtoolError
+from shardtool.errors import ShardtoolError, placed
 from shardtool.influxdb.api import Api
 from shardtool.influxdb.catalogue import read_catalogue
 from shardtool.influxdb.errors import CatalogueError
@@ -158,7 +158,7 @@ def _snapshot(args: argparse.Namespace, layout: Layout, out: Output) -> tuple[Ne
     except ShardtoolError as error:
         return None, str(error)
     except OSError as error:
-        return None, f"{error.filename}: {error.strerror}"
+        return None, placed(error)
 
 
 def _read_ahead(

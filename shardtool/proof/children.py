@@ -24,7 +24,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened
 from shardtool.disk.files import temporary_directory
-from shardtool.errors import ShardtoolError, reason_of
+from shardtool.errors import ShardtoolError, placed, reason_of
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _PREFIX = "shardtool-links-"
@@ -124,7 +124,7 @@ class Children(Generic[Item, Answer]):
         except ShardtoolError as error:
             message = "error", str(error)
         except OSError as error:
-            message = "error", f"{error.filename or scratch}: {reason_of(error)}"
+            message = "error", placed(error, scratch)
         writer.send(message)
 
     def _listen(self, connection: Connection) -> Answer | Died | ShardtoolError | None:
