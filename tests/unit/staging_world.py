@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from tests.real.snapshot_world import Uncounted
 STAMP = "20261127T080000Z"
 _STAMP_S = 1_795_766_400.0
 _NOBODY_SEEN = Search()
+_MOST_CPU_S = 5.0  # a hundred times what a small node takes
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,27 @@ def take(
 ) -> Backup:
     """Take a snapshot of `node` into the directory `store`."""
     layout = find_layout(str(node), None, {})
-    return take_snapshot(layout, store, meter, live=live, search=search, onward=onward)
+    with _ended():
+        return take_snapshot(layout, store, meter, live=live, search=search, onward=onward)
+
+
+@contextlib.contextmanager
+def _ended() -> Iterator[None]:
+    """Fail what goes round for ever, such as a search for a free name where all are taken.
+
+    Whoever kills the tests for that leaves their mounts behind.
+    """
+
+    def fail(number: int, frame: object) -> None:
+        pytest.fail("it goes round for ever")
+
+    before = signal.signal(signal.SIGPROF, fail)
+    signal.setitimer(signal.ITIMER_PROF, _MOST_CPU_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> str:
