@@ -44,5 +44,7 @@ def placed(error: OSError, default: object = "") -> str:
         error: a descriptor's number, which it has of os.listdir(3) for instance, is no path.
         default: the path where it has none; empty for the reason alone.
     """
-    path = default if isinstance(error.filename, int) else error.filename or default
+    path = default
+    if error.filename and not isinstance(error.filename, int):
+        path = os.fsdecode(error.filename)
     return f"{path}: {reason_of(error)}" if path else reason_of(error)

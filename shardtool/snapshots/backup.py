@@ -118,17 +118,12 @@ def take_snapshot(
     elsewhere = onward.elsewhere if onward else "name another place with --to DIR"
     free_room = f"free room there, or {elsewhere}"
     with opened_store(store) as directory:
-        with told(store, "to look through the snapshot directory", free_room):
+        unread = f"check the disk, or {elsewhere}"
+        with told(store, "to look through the snapshot directory", unread):
             leftovers = remove_leftovers(directory)
             first = survey_sources(sources)
             check_room(store, directory, first, elsewhere)
-            name = new_id(
-                time.time(),
-                lambda name: (
-                    any(_exists(n, directory) for n in (name, PARTIAL + name))
-                    or (onward is not None and onward.is_taken(name))
-                ),
-            )
+            name = _free_id(directory, onward)
         job = Copy(sources, store, live=live, free_room=free_room)
         with (
             _removed_unless_whole(directory, PARTIAL + name),
@@ -151,6 +146,17 @@ def take_snapshot(
     return Backup(store / name, verified, tuple(warnings))
 
 
+def _free_id(directory: int, onward: Onward | None) -> str:
+    """Return an id that is free in the store, and onward too, where it is taken by that."""
+
+    def is_taken(name: str) -> bool:
+        if any(_exists(one, directory) for one in (name, PARTIAL + name)):
+            return True
+        return onward is not None and onward.is_taken(name)
+
+    return new_id(time.time(), is_taken)
+
+
 @contextlib.contextmanager
 def _removed_unless_whole(directory: int, name: str) -> Iterator[None]:
     """Remove what the block has begun to write, if it fails: an interrupt too. What is not complete
@@ -158,8 +164,8 @@ def _removed_unless_whole(directory: int, name: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        left = remove_tree(directory, name).failures
-        if type(error) is not ShardtoolError:
+        left = remove_tree(directory, name).failures if _may_exist(name, directory) else None
+        if left is None or type(error) is not ShardtoolError:
             raise
         what = f"could not be removed: {left[0]}" if left else "was removed"
         raise ShardtoolError(f"{error}; what was written of the snapshot {what}") from None
@@ -210,6 +216,13 @@ def _exists(name: str, directory: int) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _may_exist(name: str, directory: int) -> bool:
+    try:
+        return _exists(name, directory)
+    except OSError:
+        return True
 
 
 @contextlib.contextmanager

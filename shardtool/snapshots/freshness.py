@@ -14,7 +14,7 @@ from shardtool.snapshots import bag
 from shardtool.snapshots.address import Place
 from shardtool.snapshots.metadata import DIRECTORIES
 from shardtool.snapshots.opened import open_place
-from shardtool.snapshots.store import sources_of
+from shardtool.snapshots.store import AS_WHOM, sources_of, told
 
 _RAFT_LOG = "raft/log"
 _MOST_LOG = 1 << 30
@@ -56,8 +56,9 @@ def newest_snapshot(layout: Layout, store: Place, meter: Meter) -> Newest:
     Raises:
         ShardtoolError: the store, raft or wal can't be read.
     """
-    if isinstance(store, Path) and not store.is_dir():
-        return Newest(store)
+    with told(store, "to look for snapshots", AS_WHOM):
+        if isinstance(store, Path) and not store.is_dir():
+            return Newest(store)
     sources = sources_of(layout)
     with open_place(store) as opened:
         for snapshot in reversed(opened.listing().snapshots):
@@ -112,7 +113,10 @@ def _changed(entries: Iterable[Entry], sources: dict[str, Path]) -> tuple[str, .
     }
     now: dict[str, tuple[object, ...]] = {}
     for name in DIRECTORIES:
-        with opened_quietly(sources[name], READ_DIRECTORY_ITSELF) as directory:
+        with (
+            told(sources[name], "to read it", AS_WHOM),
+            opened_quietly(sources[name], READ_DIRECTORY_ITSELF) as directory,
+        ):
             now |= {entry.path: _state(entry) for entry in survey(directory, name)}
     # Directories are told by what is in them: their own times are no content.
     paths = {path for path in then.keys() | now.keys() if then.get(path) != now.get(path)}

@@ -15,7 +15,7 @@ from shardtool.disk.locks import exclusive
 from shardtool.snapshots.address import Address, Place
 from shardtool.snapshots.forget import Forgotten, forget
 from shardtool.snapshots.retention import Plan
-from shardtool.snapshots.store import Listing, list_store, opened_store, remove_leftovers
+from shardtool.snapshots.store import Listing, list_store, opened_store, remove_leftovers, told
 from shardtool.snapshots.verify import Verification, verify
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ class _InDirectory:
         yield self._directory, self.verify(name, meter)
 
     def remove_leftovers(self) -> tuple[str, ...]:
-        return remove_leftovers(self._directory)
+        with told(self._path, "to list the snapshot directory", "check the disk"):
+            return remove_leftovers(self._directory)
 
     def forget(self, plan: Plan) -> Forgotten:
         return forget(self._directory, plan)

@@ -274,21 +274,19 @@ def remove_leftovers(directory: int) -> tuple[str, ...]:
     """Remove what killed backups and forgets left in the store, whose lock the caller holds.
 
     Returns:
-        What could not be removed, as 'name: reason'; the reason alone, where names can't be read.
+        What could not be removed, as 'name: reason'.
 
     Raises:
-        OSError: /proc does not tell the mount of the store.
+        OSError: the store's names can't be read, or /proc does not tell its mount.
     """
-    names: list[str] = []
+    names = sorted(filter(_LEFTOVER.fullmatch, os.listdir(directory)))
     try:
-        names = sorted(filter(_LEFTOVER.fullmatch, os.listdir(directory)))
         # The rename of what was to be forgotten may be in memory alone: without it a power cut
         # would bring back a snapshot's name, and behind it ruins.
         if names:
             os.fsync(directory)
     except OSError as error:
-        reason = reason_of(error)
-        return tuple(f"{name}: {reason}" for name in names) or (reason,)
+        return tuple(f"{name}: {reason_of(error)}" for name in names)
     return tuple(chain.from_iterable(remove_tree(directory, name).failures for name in names))
 
 

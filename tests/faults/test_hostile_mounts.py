@@ -134,9 +134,9 @@ def test_a_removal_that_was_begun_stops_at_what_somebody_mounted_there(
 
 
 @pytest.fixture
-def immutable() -> Iterator[Callable[[Path], None]]:
-    """Make files immutable until the test ends, as `chattr +i` does."""
-    made: list[Path] = []
+def immutable(tmp_path: Path) -> Iterator[Callable[[Path], None]]:
+    """Make files immutable until the test ends, as `chattr +i` does, wherever they are then."""
+    made: set[int] = set()
 
     def make(path: Path) -> None:
         if shutil.which("chattr") is None:
@@ -144,17 +144,17 @@ def immutable() -> Iterator[Callable[[Path], None]]:
         done = subprocess.run(["chattr", "+i", str(path)], capture_output=True, check=False)
         if done.returncode:
             lacking("a file system with immutable files")
-        made.append(path)
+        made.add(path.stat().st_ino)
 
     yield make
-    for path in made:
-        release(path)
+    for path in tmp_path.rglob("*"):
+        if path.lstat().st_ino in made:
+            release(path)
 
 
 def release(path: Path) -> None:
-    """Make a file changeable again, wherever in the node's trash it is now."""
-    if path.exists():
-        subprocess.run(["chattr", "-i", str(path)], check=True)
+    """Make a file changeable again."""
+    subprocess.run(["chattr", "-i", str(path)], check=True)
 
 
 @needs_root

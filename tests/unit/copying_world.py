@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -127,7 +128,11 @@ def append(path: Path, content: bytes = b"more") -> None:
 
 
 def overwrite(path: Path) -> None:
-    """Write another byte, and give it the times that it had: only its change time tells."""
+    """Write another byte, and give it the times that it had: only its change time tells.
+
+    That is the tick's in which it is written, where the file system's times are no finer.
+    """
+    threading.Event().wait(0.02)
     times = path.stat()
     with path.open("r+b") as file:
         file.write(b"!")
@@ -173,6 +178,9 @@ def node_and_bag(root: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """Make both in `root`, and have nobody wait between two passes."""
     node = make_node(root / "node")
     (node / "raft/snapshot/1").write_bytes(b"a raft snapshot\n")
+    # What is done to it has another time, be the file system's times as coarse as they may.
+    for path in (node, *node.rglob("*")):
+        os.utime(path, ns=(1, 1_400_000_000_000_000_000), follow_symlinks=False)
     (root / "store/bag/data").mkdir(parents=True)
     world = World(node, root / "store/bag")
     monkeypatch.setattr(time, "sleep", world.wait)

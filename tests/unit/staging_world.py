@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import signal
@@ -112,6 +113,12 @@ def taken(node: Path, store: Path) -> Iterator[Taken]:
 @contextlib.contextmanager
 def rights_of(uid: int, gid: int) -> Iterator[None]:
     """Act as another user in this very process: mutants are met here, and not in a child."""
+    # Python's own files may be out of that user's reach, and what it did not find once it does
+    # not look for again: it has to have them before.
+    for codec in ("ascii", "utf-8"):
+        codecs.lookup(codec)
+    groups = os.getgroups()
+    os.setgroups([])
     os.setegid(gid)
     os.seteuid(uid)
     try:
@@ -119,6 +126,7 @@ def rights_of(uid: int, gid: int) -> Iterator[None]:
     finally:
         os.seteuid(0)
         os.setegid(0)
+        os.setgroups(groups)
 
 
 def acting(doing: str, act: Callable[[], object]) -> Meter:

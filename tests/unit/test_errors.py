@@ -27,3 +27,6 @@ def test_an_error_is_told_by_its_path_which_no_descriptors_number_is(tmp_path: P
     assert placed(of_number.value) == "Not a directory"
     assert placed(of_number.value, "/scratch") == "/scratch: Not a directory"
     assert placed(of_path.value, "/scratch") == f"{tmp_path}/file: Not a directory"
+    with pytest.raises(OSError, match="Not a directory") as of_bytes:
+        os.listdir(os.fsencode(tmp_path / "file"))
+    assert placed(of_bytes.value) == f"{tmp_path}/file: Not a directory"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from shardtool.disk.durable import READ_DIRECTORY, opened
+from shardtool.errors import ShardtoolError
 from shardtool.snapshots.forget import forget
+from shardtool.snapshots.opened import open_place
 from shardtool.snapshots.retention import Plan
 from shardtool.snapshots.store import list_store, remove_leftovers
 from tests.conftest import Mount
@@ -253,13 +256,15 @@ def test_leftovers_that_may_come_back_stay_whole_and_are_told(
     assert all(is_whole(store / name) for name in names)
 
 
-def test_a_store_whose_names_can_not_be_read_is_told_by_the_reason(
-    store: Path, directory: int, monkeypatch: pytest.MonkeyPatch
+def test_a_store_whose_names_can_not_be_read_is_not_taken_for_one_without_leftovers(
+    store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(store, f".partial-{OLD}")
-    with monkeypatch.context() as patch:
+    line = f"{store}: expected to list the snapshot directory, found: Input/output error; check the"
+    with open_place(store) as opened, monkeypatch.context() as patch:
         patch.setattr(os, "listdir", lambda directory: failing())
-        assert remove_leftovers(directory) == ("Input/output error",)
+        with pytest.raises(ShardtoolError, match=re.escape(line)):
+            opened.remove_leftovers()
     assert is_whole(store / f".partial-{OLD}")
 
 

@@ -7,7 +7,7 @@ import os
 import pwd
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,8 @@ from tests.real.snapshot_world import Uncounted, make_node, state
 from tests.unit.staging_world import STAMP, acting, noted, rights_of, stopped_clock, take
 
 NOBODY = 65534
+NAMED = {user.pw_uid for user in pwd.getpwall()} | {group.gr_gid for group in grp.getgrall()}
+WITHOUT_A_NAME = next(number for number in range(40_000, 60_000) if number not in NAMED)
 
 
 @pytest.fixture
@@ -118,13 +120,11 @@ def test_of_a_node_without_shards_or_server_it_tells_none(node: Path, store: Pat
 
 @needs_root
 def test_owners_that_have_names_here_are_in_it_by_name_too(node: Path, store: Path) -> None:
-    user, group = pwd.getpwall()[1], grp.getgrall()[2]
-    for path in (node / "raft", *node.rglob("*")):
-        os.chown(path, user.pw_uid, group.gr_gid, follow_symlinks=False)
-    os.chown(node / "wal/log.1", 3_111_111_111, 3_222_222_222)
+    os.chown(node / "wal/log.1", WITHOUT_A_NAME, WITHOUT_A_NAME)
     metadata = metadata_of(take(node, store))
-    assert metadata.users == {user.pw_uid: user.pw_name}
-    assert metadata.groups == {group.gr_gid: group.gr_name}
+    assert {entry.uid for entry in metadata.entries} == {0, WITHOUT_A_NAME}
+    assert metadata.users == {0: pwd.getpwuid(0).pw_name}
+    assert metadata.groups == {0: grp.getgrgid(0).gr_name}
 
 
 def test_raft_wal_and_config_may_be_links(node: Path, store: Path, tmp_path: Path) -> None:
@@ -280,6 +280,31 @@ def test_the_servers_user_gets_it_in_a_store_of_its_own_alone(
     os.chown(node / "raft", 12345, 4712)
     os.chown(store, store_owner, 0)
     assert owners(take(node, store).path) == {expected}
+
+
+@needs_root
+def test_whose_it_is_is_on_disk_before_it_has_its_name(
+    node: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.chown(node / "raft", 12345, 12345)
+    os.chown(store, 12345, 12345)
+    seen: list[str] = []
+
+    def noting(name: str) -> Callable[..., None]:
+        call = getattr(os, name)
+
+        def noted(*words: object, **more: object) -> None:
+            seen.append(name)
+            call(*words, **more)
+
+        return noted
+
+    for name in ("chown", "fchown", "fsync"):
+        monkeypatch.setattr(os, name, noting(name))
+    made = take(node, store)
+    assert {"chown", "fchown"} < set(seen)
+    assert "fsync" not in seen[: max(i for i, name in enumerate(seen) if "chown" in name)]
+    assert owners(made.path) == {(12345, 12345)}
 
 
 @needs_root

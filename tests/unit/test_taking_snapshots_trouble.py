@@ -19,9 +19,10 @@ from shardtool.snapshots.copying import survey_sources
 from tests.conftest import Mount
 from tests.needs import needs_root
 from tests.real.snapshot_world import Uncounted, make_node
-from tests.unit.staging_world import acting, rights_of, stopped_clock, take
+from tests.unit.staging_world import STAMP, acting, rights_of, stopped_clock, take
 
 NOBODY = 65534
+AS_WHOM = "run this as the server's user or as root"
 ELSEWHERE = Onward(lambda name: False, "go elsewhere")
 REMOVED = "; what was written of the snapshot was removed"
 
@@ -115,11 +116,38 @@ def test_a_store_without_rights_in_it_is_told_by_its_path(
         os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
     with rights_of(NOBODY, NOBODY):
         line = refusal(node, store)
-    assert line.startswith(f"{store}: expected {expected}, found: Permission denied; run this as ")
+    assert line == (
+        f"{store}: expected {expected}, found: Permission denied; {AS_WHOM}"
+    )  # and no word of what was removed: there was nothing
     assert os.listdir(store) == []
 
 
+def test_a_store_that_is_out_of_reach_is_no_matter_of_room(
+    node: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(directory: int) -> os.statvfs_result:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(os, "fstatvfs", gone)
+    assert refusal(node, store) == (
+        f"{store}: expected to look through the snapshot directory, found: Stale file handle; "
+        "check the disk, or name another place with --to DIR"
+    )
+
+
 # -- room --
+
+
+@needs_root
+def test_what_a_kill_left_takes_no_room_from_the_next_one(
+    node: Path, tmp_path: Path, mount: Mount
+) -> None:
+    (tmp_path / "disk").mkdir()
+    store = mount(tmp_path / "disk", size="3m")
+    (store / f".partial-{STAMP}" / "data").mkdir(parents=True)
+    (store / f".partial-{STAMP}" / "data/wal").write_bytes(bytes(2 << 20))
+    made = take(node, store)
+    assert os.listdir(store) == [made.verified.id]
 
 
 @pytest.mark.parametrize("onward", [None, ELSEWHERE], ids=["here", "onward"])
