@@ -32,7 +32,7 @@ from shardtool.disk.durable import (
     write_all,
 )
 from shardtool.disk.mounts import mount_points, mounts_at_or_below
-from shardtool.disk.remove import remove_tree
+from shardtool.disk.remove import Removal, remove_tree
 from shardtool.errors import ShardtoolError
 from shardtool.snapshots import bag
 from shardtool.snapshots.copying import Copy, place_of, survey_sources
@@ -164,10 +164,10 @@ def _removed_unless_whole(directory: int, name: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        left = remove_tree(directory, name).failures if _may_exist(name, directory) else None
-        if left is None or type(error) is not ShardtoolError:
+        done = remove_tree(directory, name)
+        if type(error) is not ShardtoolError or done == Removal():  # there was nothing yet
             raise
-        what = f"could not be removed: {left[0]}" if left else "was removed"
+        what = f"could not be removed: {done.failures[0]}" if done.failures else "was removed"
         raise ShardtoolError(f"{error}; what was written of the snapshot {what}") from None
 
 
@@ -216,13 +216,6 @@ def _exists(name: str, directory: int) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _may_exist(name: str, directory: int) -> bool:
-    try:
-        return _exists(name, directory)
-    except OSError:
-        return True
 
 
 @contextlib.contextmanager

@@ -41,11 +41,17 @@ CRITICAL = {
     "prune/policy": ("unit/test_policy_plan",),
     "prune/trash": ("unit/test_trash",),
     "snapshots/bag": ("unit/test_snapshot_format",),
+    "snapshots/forget": ("unit/test_forgetting",),
     "snapshots/metadata": ("unit/test_snapshot_format",),
     "snapshots/moves": ("unit/test_restore_moves",),
     "snapshots/pending": ("unit/test_small_files",),
     "snapshots/restore": ("unit/test_restore_elsewhere",),
     "snapshots/retention": ("unit/test_retention",),
+    "snapshots/store": (
+        "unit/test_forgetting",
+        "unit/test_snapshot_stores",
+        "unit/test_store_choices",
+    ),
 }
 _DEAD = ("killed", "timeout")
 
