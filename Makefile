@@ -4,9 +4,8 @@ PYTHON ?= python3
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
-JOBS ?= auto
-# The slow tests wait a good part of their time, for fsyncs, servers and timers.
-SLOW_JOBS ?= $(shell echo $$(( $$(nproc) + 1 )))
+# Tests wait a part of their time, for fsyncs, servers and timers.
+JOBS ?= $(shell echo $$(( $$(nproc) + 1 )))
 
 .PHONY: help demo demo-cluster docs test test-all planted mutants check bench clean
 
@@ -52,7 +51,7 @@ test: $(VENV)/dev.stamp
 	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m 'not slow and not planted'
 
 test-all: test
-	$(BIN)/pytest -q -n $(SLOW_JOBS) --dist worksteal -m slow
+	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m slow
 
 planted: $(VENV)/dev.stamp
 	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m planted
