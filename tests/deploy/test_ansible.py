@@ -232,7 +232,7 @@ def test_losses_end_the_run_before_any_node_is_pruned_until_they_are_rescued(
     assert "\x1b" not in done.printed
     assert not trap.exists()
 
-    fine(world.run("--skip-tags", "prune,report", shardtool_rescue=True))
+    fine(world.run("--tags", "verify", shardtool_rescue=True))
     assert "rescue-ended" in world.events(2)
     assert world.old_shards() == COPIES
     assert not trap.exists()

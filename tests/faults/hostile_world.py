@@ -13,7 +13,6 @@ from tests.e2e.proof_world import document, events
 
 LOOKING = [
     ("status",),
-    ("status", "--json"),
     ("check",),
     ("history",),
     ("snapshots",),

@@ -1,7 +1,7 @@
 """A name changes places with a link just before each call that has to do with it.
 
 What a race does thousands of times by chance (test_races), here with no chance: the swap comes
-between any two looks that shardtool takes at a name, and stays; at every third it is tried too
+between any two looks that shardtool takes at a name, and stays; at every fifth it is tried too
 whether something goes wrong if it is undone by the next look.
 """
 
@@ -74,7 +74,7 @@ class Swapping:
         while came:
             assert number < MOST, "it does something without end"
             came = self._once("SWAP", number, holds)
-            if number % 3 == 0:
+            if number % 5 == 0:
                 self._once("FLASH", number, holds)
             number += step
         return self.codes.total()
