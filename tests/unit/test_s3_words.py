@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shardtool.errors import ShardtoolError, UsageError
-from shardtool.snapshots.address import Address, place_of
+from shardtool.snapshots.address import Address, place_of, problem_with_key
 from shardtool.snapshots.remote.failures import failure_of
 from shardtool.snapshots.remote.settings import Settings, find_settings
 
@@ -23,6 +23,7 @@ def test_a_url_is_a_bucket_and_a_prefix() -> None:
     assert str(Address("bucket", "a/b") / "c") == "s3://bucket/a/b/c"
     assert str(place_of("s3://bucket")) == str(place_of("s3://bucket/")) == "s3://bucket"
     assert str(Address("bucket", "") / "c") == "s3://bucket/c"
+    assert str(place_of("s3://bucket/X/")) == "s3://bucket/X"
 
 
 def test_everything_else_is_a_directory() -> None:
@@ -53,10 +54,88 @@ def test_a_url_that_can_not_be_meant_is_refused(url: str) -> None:
     assert "Signature" not in str(error.value)
 
 
-def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("s3://buc", Address("buc", "")),
+        ("s3://" + "b" * 255, Address("b" * 255, "")),
+        ("s3://My_old.bucket-1/a.b/..c", Address("My_old.bucket-1", "a.b/..c")),
+        ("s3://bucket/a b@c:d", Address("bucket", "a b@c:d")),
+        ("s3://bucket/" + "a" * 512, Address("bucket", "a" * 512)),
+        ("s3://bucket/" + "é" * 256, Address("bucket", "é" * 256)),
+    ],
+    ids=["3 letters", "255 letters", "an old one's", "signs", "512 bytes", "512 bytes of letters"],
+)
+def test_a_url_may_be_as_long_and_as_odd_as_s3_has_it(url: str, place: Address) -> None:
+    assert place_of(url) == place
+
+
+NO_BUCKET = (
+    "the snapshot store's URL is s3://BUCKET/PREFIX, found no bucket's name in it "
+    "(3 to 255 letters, digits, dots and dashes)"
+)
+A_USER = (
+    "the snapshot store's URL is s3://BUCKET/PREFIX, found a user or a port in it; "
+    "credentials and AWS_ENDPOINT_URL come from the environment or ~/.aws"
+)
+A_SCHEME = "a snapshot store is a directory or s3://BUCKET/PREFIX, found "
+NO_PREFIX = "s3://bucket/...: expected a prefix of plain names, found "
+OPTIONS = NO_PREFIX + "a '?' or '#' in it; options go into the environment"
+DOTS = NO_PREFIX + "an empty part, '.' or '..'"
+
+
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("gs://bucket/a", A_SCHEME + "gs://"),
+        ("S3://bucket/a", A_SCHEME + "S3://"),
+        ("s3:///a", NO_BUCKET),
+        ("s3://" + "b" * 256, NO_BUCKET),
+        ("s3://bucket-/a", NO_BUCKET),
+        ("s3://büro/a", NO_BUCKET),
+        ("s3://bucket?a", NO_BUCKET),
+        ("s3://user@bucket/a", A_USER),
+        ("s3://bucket:9000/a", A_USER),
+        ("s3://bucket/a?b", OPTIONS),
+        ("s3://bucket/a#b", OPTIONS),
+        ("s3://bucket/a//b", DOTS),
+        ("s3://bucket//b", DOTS),
+        ("s3://bucket/a//", DOTS),
+        ("s3://bucket/./b", DOTS),
+        ("s3://bucket/a/.", DOTS),
+        ("s3://bucket/a/../b", DOTS),
+        ("s3://bucket/a/..", DOTS),
+        ("s3://bucket/a\nb", NO_PREFIX + "a character that can't be shown"),
+        ("s3://bucket/a\udcff", NO_PREFIX + "a character that can't be shown"),
+        ("s3://bucket/" + "a" * 513, NO_PREFIX + "more than 512 bytes"),
+        ("s3://bucket/" + "é" * 256 + "a", NO_PREFIX + "more than 512 bytes"),
+    ],
+)
+def test_what_is_wrong_with_a_url_is_told(url: str, line: str) -> None:
+    with pytest.raises(UsageError) as error:
+        place_of(url)
+    assert str(error.value) == line
+
+
+@pytest.mark.parametrize("user", ["key:s3cr3t@", "s3cr3t@"])
+def test_a_password_in_a_url_is_refused_and_not_repeated(user: str) -> None:
     with pytest.raises(UsageError, match="found a user or a port in it") as error:
-        place_of(f"s3://key:{SECRET.replace('/', '')}@bucket/a")
+        place_of(f"s3://{user}bucket/a")
     assert "s3cr3t" not in str(error.value)
+
+
+@pytest.mark.parametrize("sign", ["\0", "\x1f", "\n", "\x7f", "\ufffe", "\uffff"], ids=ascii)
+def test_an_object_has_no_sign_in_its_name_that_a_listing_can_not_carry(sign: str) -> None:
+    place = Address("bucket", "a") / f"b{sign}c"
+    assert problem_with_key(place) == "a control character in its name"
+
+
+def test_an_objects_key_has_1024_bytes_at_most_with_what_it_lies_below() -> None:
+    longest = Address("bucket", "é") / ("é" * 510 + "a")
+    assert problem_with_key(longest) == ""
+    assert problem_with_key(Address("bucket", longest.prefix + "a")) == (
+        "a key of more than 1,024 bytes"
+    )
 
 
 # -- the settings --
