@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
-from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from shardtool.disk.copy import Counter
-from shardtool.disk.durable import write_all
 from shardtool.disk.locks import exclusive
 from shardtool.errors import AnotherShardtoolError, ShardtoolError
-from shardtool.snapshots.address import Address, Place
+from shardtool.snapshots.address import Place
 from shardtool.snapshots.opened import open_place
 from shardtool.snapshots.remote import bucket as remote
-from shardtool.snapshots.remote.bucket import Bucket, Object
 from shardtool.snapshots.retention import Plan
 from tests.real.snapshot_world import Uncounted, make_node
+from tests.unit.bucket_world import ADDRESS, NearBucket, without_a_server
 from tests.unit.staging_world import taken
 
-ADDRESS = Address("bucket", "a/b")
 MISSING = "20261127T080000Z"
 
 
@@ -57,40 +52,9 @@ def directory(node: Path, tmp_path: Path) -> Store:
 
 @pytest.fixture
 def bucket(directory: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """Return a bucket whose requests are answered from the directory.
-
-    All else of it is as ever. What obstore has in memory would do as well, if its threads were
-    there in the processes that mutmut forks: there such a test hangs, and a mutant looks killed.
-    """
-
-    class Near(Bucket):
-        async def objects(self, below: str = "") -> AsyncIterator[Object]:
-            for path in sorted((directory.path / below).rglob("*")):
-                if path.is_file() and not path.is_symlink():
-                    key = str(path.relative_to(directory.path))
-                    found = path.stat()
-                    yield Object(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
-
-        async def read(self, key: str, most: int) -> bytes:
-            return (directory.path / key).read_bytes()
-
-        async def digest(
-            self, key: str, size: int, counter: Counter, *, target: int | None = None
-        ) -> str:
-            content = (directory.path / key).read_bytes()
-            if target is not None:
-                write_all(target, content)
-            return hashlib.sha256(content).hexdigest()
-
-        async def delete(self, keys: Sequence[str]) -> None:
-            for key in keys:
-                (directory.path / key).unlink(missing_ok=True)
-
-    (tmp_path / "staged").mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "staged"))
-    monkeypatch.setattr(remote, "_store", lambda *settings: None)
-    monkeypatch.setattr(remote, "find_settings", lambda environment: None)
-    monkeypatch.setattr(remote, "Bucket", Near)
+    """Return a bucket whose requests are answered from the directory."""
+    without_a_server(monkeypatch, tmp_path / "staged")
+    monkeypatch.setattr(remote, "Bucket", partial(NearBucket, root=directory.path))
     return replace(directory, place=ADDRESS)
 
 
