@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -166,7 +169,7 @@ def test_a_name_without_a_value_is_nothing(home: Path) -> None:
 
 
 def test_an_empty_line_ends_a_value(home: Path) -> None:
-    write(home, "config", "[default]\nregion = a\n\ns3 =\n  x = 1\n\n  y = 2\n")
+    write(home, "config", "[default]\nregion = a\n\n  output = json\n")
     assert settings(home).config["region"] == "a"
 
 
@@ -237,6 +240,19 @@ def test_keys_that_are_none_are_told(keys: dict[str, str], line: str, home: Path
     assert str(error.value) == line
 
 
+@contextlib.contextmanager
+def as_stdin(path: Path) -> Iterator[None]:
+    """Have something as stdin that is not /dev/null, which pytest puts there."""
+    before, other = os.dup(0), os.open(path, os.O_RDONLY)
+    os.dup2(other, 0)
+    try:
+        yield
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+        os.close(other)
+
+
 def test_a_command_is_waited_for_a_while_and_has_no_terminal(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,7 +265,8 @@ def test_a_command_is_waited_for_a_while_and_has_no_terminal(
         return run(command, **options)
 
     monkeypatch.setattr(subprocess, "run", noted)
-    telling(home, keys, f"readlink /proc/self/fd/0 > {home}/stdin")
+    with as_stdin(home / ".aws"):
+        telling(home, keys, f"readlink /proc/self/fd/0 > {home}/stdin")
     assert (home / "stdin").read_text() == "/dev/null\n"
     assert [options["timeout"] for options in asked] == [60]
 
