@@ -106,6 +106,7 @@ def test_whatever_else_is_in_an_id_makes_it_foreign_wherever_it_is_listed(path: 
         ({"bagit.txt": b""}, False, True, True),
         ({"data/raft/log": b""}, False, False, False),
         ({"tagmanifest-sha256.txt": b"", "data/raft/log": b""}, True, False, False),
+        ({**WHOLE, "what sorts last": b""}, True, True, False),
     ],
 )
 def test_an_id_is_whole_by_its_tag_manifest_and_unfinished_only_by_its_declaration(
@@ -170,11 +171,13 @@ def test_a_store_with_far_too_much_of_others_is_told(monkeypatch: pytest.MonkeyP
     )
 
 
-def test_of_how_much_is_too_much_a_list_of_all_is_no_part() -> None:
-    """A snapshot has many objects, and a hundred thousand other names are still taken."""
-    bucket = ObjectBucket(below(NAME, {f"data/raft/{number}": b"" for number in range(20)}))
-    bucket.contents |= {f"x{number}": b"" for number in range(50)}
-    assert len(bucket.run(look(bucket)).others) == 50
+def test_of_how_much_is_too_much_what_snapshots_have_is_no_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(contents, "_MOST_OTHERS", 1)
+    files = {f"data/raft/{number}": b"" for number in range(9)}
+    bucket = ObjectBucket(below(NAME, files) | below(OTHER, files) | {"notes": b""})
+    assert bucket.run(look(bucket)).others == ("notes",)
 
 
 # -- the list --

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from shardtool.disk.copy import Entry
 from shardtool.disk.durable import READ_DIRECTORY, opened
 from shardtool.errors import ShardtoolError
+from shardtool.snapshots.metadata import MOST_BYTES
 from shardtool.snapshots.remote import reading
 from shardtool.snapshots.remote.bucket import RequestError
 from shardtool.snapshots.remote.reading import fetch, verify_there
@@ -178,6 +180,17 @@ def test_of_far_too_many_objects_no_more_are_listed(
     problems = remote.verified().problems
     assert problems[0] == Problem(remote.name, f"has over {count - 2:,} objects")
     assert problems.count(problems[0]) == 1
+
+
+def test_no_snapshot_that_a_backup_takes_has_far_too_many_objects(remote: Remote) -> None:
+    """Metadata has an end, and so has the number of files that it can name, however short."""
+    assert remote.local.metadata is not None
+    shortest = Entry("raft/x", "file", 0o600, 0, 0, 0, 0)
+    one, two = (
+        len(replace(remote.local.metadata, entries=(shortest,) * count).encoded())
+        for count in (1, 2)
+    )
+    assert MOST_BYTES // (two - one) + 5 < reading._MOST_OBJECTS
 
 
 @pytest.mark.parametrize("broken", ["", "/shardtool.json", "/data/raft/log"])
