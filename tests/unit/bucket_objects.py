@@ -34,7 +34,7 @@ class ObjectBucket(NearBucket):
         self.address = ADDRESS
         self._loop = Loop()
         self.asked = []
-        self.before = self.after = lambda asked: None
+        self.before = lambda asked: None
         self.contents = dict(contents or {})
         self.changed_at: dict[str, datetime] = {}
         self.listed_size: dict[str, int] = {}

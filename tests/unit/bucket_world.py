@@ -32,7 +32,6 @@ class NearBucket(Bucket):
         root: the directory.
         asked: the requests for one object so far, 'put KEY'.
         before: is called before such a request is answered, with what is asked.
-        after: is called when it was done and before its answer comes.
     """
 
     def __init__(self, address: Address, root: Path) -> None:
@@ -40,7 +39,6 @@ class NearBucket(Bucket):
         self.root = root
         self.asked: list[str] = []
         self.before: Callable[[str], None] = lambda asked: None
-        self.after: Callable[[str], None] = lambda asked: None
 
     def _ask(self, what: str) -> None:
         self.asked.append(what)
@@ -68,7 +66,6 @@ class NearBucket(Bucket):
     async def put(self, key: str, content: bytes) -> None:
         self._ask(f"put {key}")
         self._write(key, content)
-        self.after(f"put {key}")
 
     async def put_file(self, key: str, file: Path, size: int) -> None:
         content = file.read_bytes()
@@ -81,7 +78,6 @@ class NearBucket(Bucket):
         new = not (self.root / key).exists()
         if new:
             self._write(key, content)
-        self.after(f"create {key}")
         return new
 
     async def has(self, key: str) -> bool:
