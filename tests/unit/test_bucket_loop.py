@@ -154,6 +154,28 @@ def test_a_signal_whose_handler_goes_on_ends_the_work_too(loop: Loop, handling: 
     assert handling.told == ["begun", "cleaned up", "handled"]
 
 
+def test_work_that_a_signal_precedes_is_not_begun_even_if_its_handler_goes_on(
+    loop: Loop, handling: Handling
+) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
+        handling.told.append("handled")
+
+    # It comes when the handlers have been changed: it was held back until then.
+    change = signal.signal
+
+    def change_signalled(which: signal.Signals, handler: signal.Handlers) -> object:
+        if which == signal.SIGTERM and not handling.told:
+            handling.told.append("signalled")
+            signal.raise_signal(which)
+        return change(which, handler)
+
+    signal.signal(signal.SIGTERM, note)
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(asyncio.CancelledError):
+        patched.setattr(signal, "signal", change_signalled)
+        loop.run(handling.long_work())
+    assert handling.told == ["signalled", "handled"]
+
+
 @pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize("moment", [1, 2, 3, 4])
 def test_a_signal_while_handlers_are_changed_waits_until_all_are(
@@ -217,17 +239,20 @@ def test_a_signal_that_nobody_handles_does_what_it_does_by_default(
     assert signal.getsignal(number) is signal.SIG_DFL
 
 
-def test_signals_that_were_held_back_before_stay_so(loop: Loop, handling: Handling) -> None:
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_that_was_held_back_before_stays_so(
+    loop: Loop, handling: Handling, number: signal.Signals
+) -> None:
     async def held() -> set[int]:
         return {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])}
 
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [number])
     try:
         during = loop.run(held())
         after = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    assert during == after == before | {signal.SIGUSR1}
+    assert during == after == before | {number}
 
 
 def test_in_another_thread_work_is_done_and_handlers_stay(handling: Handling) -> None:
