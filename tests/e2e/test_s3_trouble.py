@@ -14,7 +14,7 @@ from shardtool.datadir.layout import find_layout
 from shardtool.datadir.server import Search
 from shardtool.errors import ShardtoolError
 from shardtool.snapshots.address import Address
-from shardtool.snapshots.remote.bucket import Bucket, Patience
+from shardtool.snapshots.remote.bucket import Bucket, Patience, RequestError
 from shardtool.snapshots.remote.contents import list_bucket
 from shardtool.snapshots.remote.forget import remove_left
 from shardtool.snapshots.remote.reading import verify_there
@@ -220,6 +220,28 @@ def test_a_server_without_conditional_writes_will_do(here: S3World) -> None:
     attempt(here, "plain")
 
     assert len(complete(here, "plain")) == 1
+
+
+def test_what_a_server_without_conditional_writes_has_is_not_written_over(here: S3World) -> None:
+    here.proxy.trouble = lambda request: (
+        "501 NotImplemented" if "if-none-match" in request.headers else ""
+    )
+
+    with Bucket(Address(here.bucket, "taken")) as bucket:
+        assert bucket.run(bucket.create("id/bagit.txt", b"ours"))
+        assert not bucket.run(bucket.create("id/bagit.txt", b"another's"))
+        assert bucket.run(bucket.read("id/bagit.txt", 9)) == b"ours"
+
+
+def test_what_may_not_be_created_is_not_written_in_another_way(here: S3World) -> None:
+    here.proxy.trouble = lambda request: (
+        "403 AccessDenied" if "if-none-match" in request.headers else ""
+    )
+
+    with Bucket(Address(here.bucket, "refused")) as bucket, pytest.raises(RequestError):
+        bucket.run(bucket.create("id/bagit.txt", b"ours"))
+
+    assert here.all_keys() == []
 
 
 def test_a_server_that_never_answers_is_told(here: S3World) -> None:
