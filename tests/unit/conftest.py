@@ -41,3 +41,10 @@ def locked(public_path: Path) -> Iterator[Path]:
     (public_path / "b").mkdir(mode=0)
     yield public_path
     (public_path / "b").chmod(0o700)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Return a home directory with an empty ~/.aws."""
+    (tmp_path / ".aws").mkdir()
+    return tmp_path

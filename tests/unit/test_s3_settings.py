@@ -17,23 +17,10 @@ from shardtool import __version__
 from shardtool.errors import ShardtoolError
 from shardtool.snapshots.remote import settings as module
 from shardtool.snapshots.remote.failures import NAME_CREDENTIALS
-from shardtool.snapshots.remote.settings import Settings, find_settings
+from shardtool.snapshots.remote.settings import Settings
+from tests.unit.settings_world import settings, write
 
 KEYS = "aws_access_key_id=A\naws_secret_access_key=B\n"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    (tmp_path / ".aws").mkdir()
-    return tmp_path
-
-
-def settings(home: Path, **environment: str) -> Settings:
-    return find_settings({"HOME": str(home), **environment})
-
-
-def write(home: Path, name: str, content: str) -> None:
-    (home / ".aws" / name).write_text(content)
 
 
 def refused(home: Path, **environment: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from shardtool.errors import ShardtoolError, UsageError
 from shardtool.snapshots.address import Address, place_of, problem_with_key
 from shardtool.snapshots.remote.failures import failure_of
-from shardtool.snapshots.remote.settings import Settings, find_settings
+from tests.unit.settings_world import settings, write
 
 SECRET = "s3cr3t/of+the=test"
 
@@ -139,20 +139,6 @@ def test_an_objects_key_has_1024_bytes_at_most_with_what_it_lies_below() -> None
 
 
 # -- the settings --
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    (tmp_path / ".aws").mkdir()
-    return tmp_path
-
-
-def settings(home: Path, **environment: str) -> Settings:
-    return find_settings({"HOME": str(home), **environment})
-
-
-def write(home: Path, name: str, content: str) -> None:
-    (home / ".aws" / name).write_text(content)
 
 
 def test_keys_come_from_the_shared_file(home: Path) -> None:
