@@ -182,6 +182,14 @@ for number in os.listdir('/proc/self/fd'):
     except OSError:
         pass
 """,
+    "mapped often": """
+import ctypes, mmap
+libc, size, file = ctypes.CDLL(None), ctypes.c_size_t, open(path, 'rb')
+libc.mmap.restype = ctypes.c_void_p
+for _ in range(30_000):  # Linux takes some 65,000 of one process
+    at = libc.mmap(None, size(1), mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), ctypes.c_long(0))
+    assert at != ctypes.c_void_p(-1).value
+""",
     "flock": """
 import fcntl, os
 held = os.open(path, os.O_RDONLY)
@@ -195,7 +203,7 @@ def hold() -> Iterator[Hold]:
     """Have another process hold a path until the test ends; return its pid.
 
     How: 'database' (LevelDB open), 'lock' (a POSIX write lock), 'open', 'mapped' (without a
-    descriptor) or 'flock'.
+    descriptor), 'mapped often' or 'flock'.
     """
     children: list[subprocess.Popen[bytes]] = []
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +78,11 @@ def find_holders(directories: Iterable[Path]) -> Holders:
             continue
         name = process.info["name"] or "?"
         try:
-            seen = _open_files(process.pid) | _mapped_files(process.pid)
+            # One after the other: a stranger may have a million files, and only ours are kept.
+            seen = itertools.chain(_open_files(process.pid), _mapped_files(process.pid))
+            for proc, shown in seen:
+                if path := _path_here(proc, shown, places):
+                    files.add(OpenFile(process.pid, name, path))
         except (FileNotFoundError, ProcessLookupError):
             continue
         except OSError:
@@ -86,12 +91,6 @@ def find_holders(directories: Iterable[Path]) -> Holders:
             unseen += 1
             if name in SERVER_NAMES:
                 servers.append((process.pid, name))
-            continue
-        files |= {
-            OpenFile(process.pid, name, path)
-            for path in (_path_here(proc, shown, places) for proc, shown in seen)
-            if path
-        }
     ordered = tuple(sorted(files, key=lambda file: (file.path, file.pid)))
     return Holders(ordered, unseen, tuple(servers))
 
@@ -106,23 +105,20 @@ def raft_logs_of(pid: int) -> list[tuple[str, str]]:
     return sorted(found for found in _open_files(pid) if found[1].endswith("/raft/log"))
 
 
-def _open_files(pid: int) -> set[tuple[str, str]]:
-    """Return each open descriptor as its name in /proc and the path that the process knows."""
-    directory = f"/proc/{pid}/fd"
-    found = set()
-    for number in os.listdir(directory):
-        try:
-            shown = os.readlink(f"{directory}/{number}")
-        except FileNotFoundError:
-            continue
-        if shown.startswith("/"):
-            found.add((f"{directory}/{number}", shown))
-    return found
+def _open_files(pid: int) -> Iterator[tuple[str, str]]:
+    """Yield each open descriptor as its name in /proc and the path that the process knows."""
+    with os.scandir(f"/proc/{pid}/fd") as descriptors:
+        for descriptor in descriptors:
+            try:
+                shown = os.readlink(descriptor)
+            except FileNotFoundError:
+                continue
+            if shown.startswith("/"):
+                yield descriptor.path, shown
 
 
-def _mapped_files(pid: int) -> set[tuple[str, str]]:
-    """Return each mapped file as its name in /proc and the path that the process knows."""
-    found = set()
+def _mapped_files(pid: int) -> Iterator[tuple[str, str]]:
+    """Yield each mapped file as its name in /proc and the path that the process knows."""
     with open(
         f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape", newline="\n"
     ) as lines:
@@ -131,8 +127,9 @@ def _mapped_files(pid: int) -> set[tuple[str, str]]:
             if at > 0:
                 shown, proc = line[at:].rstrip("\n"), f"/proc/{pid}/map_files/{line.split()[0]}"
                 # proc(5): a newline stands as \012, and a backslash as itself: it may be either.
-                found |= {(proc, shown), (proc, shown.replace("\\012", "\n"))}
-    return found
+                yield proc, shown
+                if "\\012" in shown:
+                    yield proc, shown.replace("\\012", "\n")
 
 
 def _path_here(proc: str, shown: str, places: list[str]) -> str:

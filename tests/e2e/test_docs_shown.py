@@ -122,7 +122,10 @@ def test_the_examples_that_only_read_run_as_they_stand(
         words = shlex.split(line)[1:]
         if _only_reads(name, words):
             done = shardtool(*words, env=environment, cwd=tmp_path)
-            assert done.returncode in (0, 3), f"{line}\n{done.stderr}"
+            # How much of its disk is free is this machine's: a plugin may warn of it.
+            good = (0, 1, 2) if "--nagios" in words else (0, 3)
+            assert done.returncode in good, f"{line}\n{done.stderr}"
+            assert done.stdout, line
             ran.add(name)
     assert ran >= set(READING)
 

@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -116,15 +118,31 @@ def test_a_server_that_may_not_be_looked_into_is_named(
 def test_a_process_that_ends_while_it_is_looked_at_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listdir = os.listdir
+    looked_into = []
 
-    def gone(path: str) -> list[str]:
-        if str(path).startswith("/proc/"):
-            raise FileNotFoundError(2, "No such file or directory", path)
-        return listdir(path)
+    def gone(path: str) -> NoReturn:
+        looked_into.append(path)
+        raise FileNotFoundError(2, "No such file or directory", path)
 
-    monkeypatch.setattr(os, "listdir", gone)
-    assert find_holders([tmp_path]).files == ()
+    with monkeypatch.context() as only_here:
+        only_here.setattr(os, "scandir", gone)
+        assert find_holders([tmp_path]) == Holders()
+    assert f"/proc/{os.getppid()}/fd" in looked_into
+
+
+def test_what_strangers_have_open_costs_no_memory(tmp_path: Path, hold: Hold) -> None:
+    elsewhere = tmp_path / ("a" * 200) / ("b" * 200) / "strange"
+    elsewhere.parent.mkdir(parents=True)
+    elsewhere.write_bytes(b"x")
+    (tmp_path / "ours").mkdir()
+    hold(elsewhere, "mapped often")
+    tracemalloc.start()
+    try:
+        assert find_holders([tmp_path / "ours"]).files == ()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 << 20
 
 
 @pytest.mark.parametrize("how", ["open", "mapped"])
