@@ -222,6 +222,8 @@ class _Rocks:
         options = Options(raw_mode=True)
         options.create_if_missing(False)
         options.set_max_open_files(_OPEN_TABLES)
+        # Else 15 threads are started at each opening, to open what are mostly single tables.
+        options.set_max_file_opening_threads(1)
         options.set_block_based_table_factory(blocks)
         # A log's torn tail is what the server drops too; anything else that is wrong in it must
         # be an error: the default drops all that follows, in silence.

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import fcntl
 import gc
+import importlib
 import os
 import resource
 import shutil
@@ -28,6 +29,7 @@ from shardtool.errors import ShardtoolError, placed, reason_of
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _PREFIX = "shardtool-links-"
+_READERS = ("rocksdict", "re2")
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -70,6 +72,8 @@ class Children(Generic[Item, Answer]):
         """
         waiting = deque(items)
         cores = len(os.sched_getaffinity(0))
+        if items:
+            _prepare()
         gc.freeze()  # what is here now stays shared with the children
         with scratch_directory() as scratch:
             try:
@@ -160,6 +164,14 @@ class Children(Generic[Item, Answer]):
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
         self._running.clear()
+
+
+def _prepare() -> None:
+    """Import what reads shards, once for all children: it is most of what a small one costs."""
+    for name in _READERS:
+        # What can't be imported fails in the child, as its answer or its end.
+        with contextlib.suppress(ImportError, OSError):
+            importlib.import_module(name)
 
 
 def _end_with(parent: int) -> None:

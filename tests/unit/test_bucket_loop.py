@@ -208,7 +208,8 @@ def test_a_signal_while_handlers_are_changed_waits_until_all_are(
     assert changed == 4
     assert handling.is_back()
     assert handling.told == ([] if moment <= 2 else ["begun"]) + [number.name]
-    assert [str(one.message) for one in recwarn] == []  # "was never awaited", on stderr
+    # "was never awaited", on stderr; what others have left unclosed is not of this loop.
+    assert [str(one.message) for one in recwarn if one.category is RuntimeWarning] == []
     assert loop.run(answer(4)) == 4
 
 

@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import struct
+import sys
 import tempfile
 import threading
 import time
@@ -55,6 +56,26 @@ def pipes() -> set[int]:
 
 
 # -- answers --
+
+
+def test_what_reads_is_imported_once_and_before_the_first_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in (("reads_a", ""), ("reads_b", "import nowhere"), ("reads_c", "")):
+        (tmp_path / f"{name}.py").write_text(content)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert set(children._READERS) == {"rocksdict", "re2"}
+    monkeypatch.setattr(children, "_READERS", ("reads_a", "reads_b", "reads_c"))
+
+    def found(*items: int) -> dict[int, list[str]]:
+        return answers(lambda i, scratch, tell: sorted(set(sys.modules) & wanted), *items)
+
+    wanted = {"reads_a", "reads_b", "reads_c"}
+    assert found() == {}
+    assert not wanted & set(sys.modules)
+    assert found(1, 2) == {1: ["reads_a", "reads_c"], 2: ["reads_a", "reads_c"]}
+    assert wanted & set(sys.modules) == {"reads_a", "reads_c"}
 
 
 def test_each_item_has_its_answer() -> None:
