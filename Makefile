@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 # Tests wait a part of their time, for fsyncs, servers and timers.
 JOBS ?= $(shell echo $$(( $$(nproc) + 1 )))
 
+# The tests start shardtool some thousand times: it is compiled once, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo demo-cluster docs test test-all planted mutants check bench clean
 
 help:

@@ -16,7 +16,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ import pytest
 from hypothesis import settings
 
 from fixtures import Node
+from tests import archives
 from tests.needs import archive_of, lacking
 
 # No database of examples in the repository, and no failure because a machine was slow.
@@ -70,8 +70,7 @@ def capture(tmp_path: Path) -> Callable[[str], Path]:
     """Unpack a capture by its name into tmp_path and return its directory."""
 
     def unpack(name: str) -> Path:
-        with tarfile.open(archive_of(name)) as archive:
-            archive.extractall(tmp_path, filter="tar")  # "data" would change the modes
+        archives.unpack(archive_of(name), tmp_path)
         return tmp_path / name
 
     return unpack

@@ -26,6 +26,7 @@ from shardtool.proof.receipts import Receipt, _document
 from shardtool.snapshots import bag
 from shardtool.snapshots.metadata import Metadata
 from shardtool.snapshots.pending import SCHEMA as PENDING
+from tests import archives
 from tests.fuzz.targets_on_disk import joined
 from tests.report_world import document, node, report, shard
 
@@ -288,8 +289,7 @@ def _captured_shards(captures: Path) -> list[bytes]:
     found = []
     with tempfile.TemporaryDirectory() as scratch:
         for name, below in (("original-07", "db/shard_db"), ("shards-2014", "")):
-            with tarfile.open(captures / f"{name}.tar.gz") as archive:
-                archive.extractall(scratch, filter="data")
+            archives.unpack(captures / f"{name}.tar.gz", Path(scratch))
             for shard in sorted((Path(scratch) / name / below).iterdir())[:6]:
                 seed = _files_of(shard)
                 if len(seed) < _MOST:

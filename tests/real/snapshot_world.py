@@ -8,12 +8,12 @@ import os
 import stat
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests import archives
 from tests.needs import archive_of
 
 # How long a command may take; far more than any takes.
@@ -42,8 +42,7 @@ def make_node(root: Path) -> Path:
 
 def unpacked(capture: str, tmp_path: Path) -> Path:
     """Unpack a capture of a real server."""
-    with tarfile.open(archive_of(capture)) as tar:
-        tar.extractall(tmp_path, filter="fully_trusted")
+    archives.unpack(archive_of(capture), tmp_path)
     return tmp_path / capture
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tarfile
 from pathlib import Path
 
 import pytest
 
+from tests import archives
 from tests.needs import archive_of
 
 
@@ -15,6 +15,5 @@ def captures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The captures, unpacked."""
     target = tmp_path_factory.mktemp("captures")
     for name in ("original-07", "migrated-08"):
-        with tarfile.open(archive_of(name)) as archive:
-            archive.extractall(target, filter="tar")  # "data" would change the modes
+        archives.unpack(archive_of(name), target)
     return target
