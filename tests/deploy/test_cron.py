@@ -196,6 +196,7 @@ def test_a_look_that_does_not_come_to_an_end_is_told_to(tmp_path: Path, state: P
     assert mailed("status", node.path, state, *changes) == "ended\n"
 
 
+@pytest.mark.slow
 def test_a_directory_that_is_not_there_is_a_mail_from_each(tmp_path: Path, state: Path) -> None:
     assert mailed("metrics", tmp_path / "gone", state) == ""
     assert "shardtool_status_success" in (state / "metrics/shardtool.prom").read_text()

@@ -175,6 +175,7 @@ def test_each_query_can_be_parsed(promtool: str, tmp_path: Path) -> None:
     run(promtool, "check", "rules", file)
 
 
+@pytest.mark.slow
 def test_what_a_real_run_writes_is_what_the_panels_are_tested_with(
     shardtool: Run, tmp_path: Path
 ) -> None:

@@ -257,6 +257,7 @@ def test_the_same_losses_need_no_second_acceptance(node: Node, shardtool: Run) -
     assert len(events(node.path, "accepted")) == 1
 
 
+@pytest.mark.slow
 def test_it_does_not_cover_a_value_that_is_lost_later(node: Node, shardtool: Run) -> None:
     accepted(shardtool, node)
     lose_one_value(new_of(node, 1).path)
@@ -320,6 +321,7 @@ def test_a_forged_line_in_the_journal_accepts_nothing(node: Node, shardtool: Run
     assert "00001" in kept(prune(shardtool, node.path, "--yes", "1"))
 
 
+@pytest.mark.slow
 def test_the_real_future_shard_of_migrated_08_goes_once_accepted(
     capture: Capture, shardtool: Run
 ) -> None:
@@ -337,6 +339,7 @@ def test_another_shardtool_at_work_is_4(node: Node, shardtool: Run, hold: Hold) 
     assert events(node.path, "accepted") == []
 
 
+@pytest.mark.slow
 def test_status_counts_an_accepted_shard_as_reclaimable(node: Node, shardtool: Run) -> None:
     verify(shardtool, node.path)
     before = document(shardtool("--data", node.path, "status", "--json"))["totals"]

@@ -13,6 +13,8 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 BIN = Path(sys.executable).parent
 
 

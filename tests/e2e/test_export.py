@@ -48,6 +48,7 @@ def test_each_value_of_a_capture_is_in_the_json_once_with_its_type(
     assert listing(data) == before
 
 
+@pytest.mark.slow
 def test_each_value_of_a_capture_is_a_field_once_with_its_type_or_listed(
     capture: Capture, shardtool: Run, tmp_path: Path
 ) -> None:

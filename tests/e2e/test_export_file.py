@@ -225,6 +225,7 @@ def test_a_name_that_is_too_long_for_its_list_has_one_all_the_same(
     assert len(list(left_cells(Path(left)))) == 1
 
 
+@pytest.mark.slow
 def test_a_list_of_any_name_is_there_for_streams_too(
     with_nan: Node, shardtool: Run, tmp_path: Path
 ) -> None:
@@ -307,6 +308,7 @@ def test_words_that_do_nothing_are_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
+@pytest.mark.slow
 def test_the_list_of_a_file_that_is_replaced_goes_wherever_the_new_one_is(
     shardtool: Run, tmp_path: Path
 ) -> None:

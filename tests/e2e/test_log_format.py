@@ -89,6 +89,7 @@ def test_what_goes_well_logs_nothing_and_stdout_is_as_ever(proven: Node, shardto
         assert logs.stdout == plain.stdout
 
 
+@pytest.mark.slow
 def test_code_3_is_told_to_machines_with_the_warnings_before_it(
     capture: Capture, shardtool: Run
 ) -> None:

@@ -81,6 +81,7 @@ def test_a_server_in_the_way_is_told(proven: Node, shardtool: Run, hold: Hold) -
     assert "a running server is in the way" in text
 
 
+@pytest.mark.slow
 def test_a_mail_begins_with_what_is_wrong_and_ends_with_the_summary(
     capture: Capture, shardtool: Run
 ) -> None:
@@ -228,6 +229,7 @@ def test_a_mail_that_can_not_be_sent_changes_no_exit_code(tmp_path: Path) -> Non
         assert (done.returncode, done.stderr) == (1, ""), where
 
 
+@pytest.mark.slow
 def test_a_rescue_that_sends_all_is_quiet_and_one_that_can_not_is_a_mail(
     tmp_path: Path, shardtool: Run
 ) -> None:

@@ -37,6 +37,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 # -- a node --
 
 
+@pytest.mark.slow
 def test_the_capture_is_told_as_verify_and_prune_tell_it(capture: Capture, shardtool: Run) -> None:
     data = capture("migrated-08")
     shardtool("--data", data, "verify")
@@ -58,6 +59,7 @@ def test_the_capture_is_told_as_verify_and_prune_tell_it(capture: Capture, shard
     assert node["plan"]["reclaimable_bytes"] == totals["reclaimable_bytes"]
 
 
+@pytest.mark.slow
 def test_old_and_new_shards_are_as_status_has_them(several: Node, shardtool: Run) -> None:
     data = several.path
     status = document(shardtool("--data", data, "status", "--json"))
@@ -104,6 +106,7 @@ def test_a_proof_that_holds_no_more_says_why(proven: Node, shardtool: Run) -> No
     assert node["losses"]["values"] == 0
 
 
+@pytest.mark.slow
 def test_nothing_is_changed_and_no_lock_taken(
     tmp_path: Path,
     several: Node,
@@ -126,6 +129,7 @@ def test_where_all_is_well_the_exit_code_is_0(proven: Node, shardtool: Run) -> N
     assert "not as it should be" not in done.stdout
 
 
+@pytest.mark.slow
 def test_it_is_one_screen_and_quiet_a_line(capture: Capture, shardtool: Run) -> None:
     data = capture("migrated-08")
     shardtool("--data", data, "verify")
@@ -138,6 +142,7 @@ def test_it_is_one_screen_and_quiet_a_line(capture: Capture, shardtool: Run) -> 
     )
 
 
+@pytest.mark.slow
 def test_a_mail_of_it_begins_with_what_is_wrong_and_is_empty_where_nothing_is(
     several: Node, proven: Node, shardtool: Run
 ) -> None:
@@ -226,6 +231,7 @@ def test_a_cluster_is_merged(files: list[Path], shardtool: Run) -> None:
     assert "unmigrated on db3; proven on db1, db2" in text
 
 
+@pytest.mark.slow
 def test_files_stdin_and_pipes_merge_alike(
     tmp_path: Path, files: list[Path], shardtool: Run
 ) -> None:
@@ -280,6 +286,7 @@ def test_what_is_no_report_is_one_line_and_code_1(
     assert line.isprintable()
 
 
+@pytest.mark.slow
 def test_a_document_of_another_command_says_what_to_do(
     tmp_path: Path, proven: Node, shardtool: Run
 ) -> None:
@@ -318,6 +325,7 @@ def test_a_page_is_written_whole_with_the_mode_that_the_umask_says(
     assert not [name for name in os.listdir(tmp_path) if "part" in name]
 
 
+@pytest.mark.slow
 def test_an_older_page_is_replaced_and_any_other_file_only_by_force(
     tmp_path: Path, proven: Node, shardtool: Run
 ) -> None:
@@ -355,6 +363,7 @@ def test_no_page_is_written_among_influxdbs_own_files(
     assert not page.exists()
 
 
+@pytest.mark.slow
 def test_a_page_that_can_t_be_written_is_one_line(
     tmp_path: Path, proven: Node, shardtool: Run
 ) -> None:

@@ -30,6 +30,8 @@ NAMES = ("several", "hostile", "cluster", "empty", "every", "large")
 LOST_COLUMNS = 100_000
 LARGE = 1234
 
+pytestmark = pytest.mark.slow  # a browser of its own
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -147,7 +149,6 @@ class Opened:
         return self.tab.inner_text("body")
 
 
-@pytest.mark.slow
 def test_nothing_is_run_asked_for_or_complained_about(
     name: str, browser: Browser, pages: dict[str, Path]
 ) -> None:
@@ -177,7 +178,6 @@ def test_the_policy_of_the_page_lets_no_script_run(
         assert any("Content Security Policy" in line for line in page.told)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_page_itself_never_scrolls_sideways(
     name: str, width: int, browser: Browser, pages: dict[str, Path]
@@ -261,7 +261,6 @@ CONTRASTS = """
 }"""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("media", ["screen", "print"])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_whatever_can_be_read_has_a_contrast_of_4_5(
@@ -287,7 +286,6 @@ def test_the_dark_scheme_is_dark_and_paper_is_white(
         assert page.is_of(color) == "rgb(255, 255, 255)"
 
 
-@pytest.mark.slow
 def test_print_shows_what_is_folded_and_makes_a_pdf(
     browser: Browser, pages: dict[str, Path]
 ) -> None:
@@ -306,7 +304,6 @@ def test_print_shows_what_is_folded_and_makes_a_pdf(
         assert content.count(b"/Type /Page\n") > 1
 
 
-@pytest.mark.slow
 def test_it_can_be_read_without_eyes(name: str, browser: Browser, pages: dict[str, Path]) -> None:
     with Opened(browser, pages[name]) as page:
         assert page.is_of("document.documentElement.lang") == "en"
@@ -347,7 +344,6 @@ def test_the_timeline_has_a_mark_for_each_shard_and_says_so_in_words(
         assert "There are no old shards" in page.tab.inner_text("h1")
 
 
-@pytest.mark.slow
 def test_long_lists_are_cut_and_say_where_the_rest_is(
     browser: Browser, pages: dict[str, Path]
 ) -> None:

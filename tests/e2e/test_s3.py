@@ -195,6 +195,7 @@ def test_forget_removes_all_objects_of_what_no_rule_keeps(s3: S3World) -> None:
     assert LAST.encode() in deletes[0].body
 
 
+@pytest.mark.slow
 def test_a_dry_run_removes_nothing(s3: S3World) -> None:
     s3.backed_up()
     s3.backed_up()
@@ -206,6 +207,7 @@ def test_a_dry_run_removes_nothing(s3: S3World) -> None:
     assert s3.all_keys() == before
 
 
+@pytest.mark.slow
 def test_forget_keeps_the_last_good_one(s3: S3World) -> None:
     first, second = s3.backed_up(), s3.backed_up()
     s3.put(f"influx/a/{second}/data/raft/log", b"a raft bog\n")

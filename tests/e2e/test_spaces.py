@@ -55,6 +55,7 @@ def test_the_server_lists_the_same_as_the_directory(spaces_world: Make) -> None:
     assert spaces[0]["shardDuration"] == "30d"
 
 
+@pytest.mark.slow
 def test_list_says_which_space_is_never_asked_and_which_database_has_none(
     spaces_world: Make,
 ) -> None:
@@ -130,6 +131,7 @@ def test_like_07_makes_the_guides_two_spaces_in_the_guides_order(spaces_world: M
     assert "space-created  -      test: long_term /^[A-Z].*/, kept inf, 30d a shard" in shown
 
 
+@pytest.mark.slow
 def test_a_second_run_has_nothing_to_do(spaces_world: Make) -> None:
     w = spaces_world()
     w.apply("--like-0.7", "test")
@@ -220,6 +222,7 @@ def test_a_wrong_order_with_shards_is_refused(spaces_world: Make) -> None:
     assert w.changes() == []
 
 
+@pytest.mark.slow
 def test_series_are_taken_from_a_space_with_shards_only_where_it_is_named(
     spaces_world: Make,
 ) -> None:

@@ -185,6 +185,7 @@ def test_another_web_server_is_told_and_gets_no_password(spaces_world: Make) -> 
 # -- hostile names --
 
 
+@pytest.mark.slow
 def test_names_of_a_server_reach_no_terminal_unescaped_and_80_columns_do(
     spaces_world: Make,
 ) -> None:

@@ -27,6 +27,7 @@ def plugin(done: subprocess.CompletedProcess[str]) -> str:
     return found[1]
 
 
+@pytest.mark.slow
 def test_a_migrated_node_is_fine_until_somebody_looks_for_its_values(
     capture: Capture, shardtool: Run
 ) -> None:

@@ -52,6 +52,7 @@ def promtool() -> str:
     return found
 
 
+@pytest.mark.slow
 def test_the_file_says_what_status_says(capture: Capture, shardtool: Run, target: Path) -> None:
     data = capture("migrated-08")
     assert shardtool("verify", "--data", data, "-q").returncode == 3
@@ -75,6 +76,7 @@ def test_the_file_says_what_status_says(capture: Capture, shardtool: Run, target
     assert found["status_duration_seconds"] < 60
 
 
+@pytest.mark.slow
 def test_promtool_has_nothing_to_say_against_it(
     capture: Capture, shardtool: Run, target: Path, promtool: str
 ) -> None:
@@ -297,6 +299,7 @@ def test_a_hostile_directory_name_stays_in_its_label(
         assert samples(target)["status_success"] == (data == node.path)
 
 
+@pytest.mark.slow
 def test_two_at_once_leave_a_whole_file(proven: Node, target: Path) -> None:
     words = [*COMMAND, "status", "--data", str(proven.path), "--prometheus", str(target)]
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}

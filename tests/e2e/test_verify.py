@@ -50,6 +50,7 @@ def test_a_capture_is_as_an_independent_reader_found_it(
         assert Counter(s["verdict"] for s in found["shards"]) == {"incomplete": 14, "proven": 13}
 
 
+@pytest.mark.slow
 def test_the_causes_on_migrated_08_are_future_and_name(capture: Capture, shardtool: Run) -> None:
     shards = verify(shardtool, capture("migrated-08"))
     columns = [column for shard in shards.values() for column in shard["columns"]]
@@ -62,11 +63,13 @@ def test_the_causes_on_migrated_08_are_future_and_name(capture: Capture, shardto
     assert lost == {"name": 400, "future": 40}
 
 
+@pytest.mark.slow
 def test_the_cause_on_partial_08_is_not_migrated(capture: Capture, shardtool: Run) -> None:
     shards = verify(shardtool, capture("partial-08"))
     assert {c["cause"] for s in shards.values() for c in s["columns"]} == {"not-migrated"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["original-07", "stopped-07", "compacted-07"])
 def test_before_the_migration_every_value_is_missing_as_not_migrated(
     name: str, capture: Capture, shardtool: Run
@@ -222,6 +225,7 @@ def listed(run: Run, data: Path, *words: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_the_list_has_exactly_the_lost_values_with_the_causes_of_json(
     capture: Capture, shardtool: Run
 ) -> None:

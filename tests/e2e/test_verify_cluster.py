@@ -203,6 +203,7 @@ def test_the_catalogue_that_a_server_tells_is_rafts(world: World) -> None:
     assert told == catalogue_of(layout, None)
 
 
+@pytest.mark.slow
 def test_the_captures_verdicts_are_the_same_by_api(capture: Capture, shardtool: Run) -> None:
     data = capture("migrated-08")
     by_raft = verify(shardtool, data)

@@ -27,7 +27,6 @@ NAMES = [
     *("accepted_after_a_kill", "marked_after_a_kill"),
     *("backed_up", "restored", "restored_elsewhere", "forgotten"),
 ]
-QUICK = ("marked", "accepted", "backed_up")
 
 
 @pytest.mark.slow
@@ -38,11 +37,8 @@ def test_a_power_cut_breaks_no_law_and_a_rerun_finishes(
     cut_the_power_everywhere(WORLDS[name](tmp_path, shardtool), most_states=300, most_reruns=30)
 
 
-@pytest.mark.parametrize("name", QUICK)
-def test_some_power_cuts_break_no_law_and_a_rerun_finishes(
-    name: str, shardtool: Run, tmp_path: Path
-) -> None:
-    cut_the_power_everywhere(WORLDS[name](tmp_path, shardtool), most_states=40, most_reruns=2)
+def test_some_power_cuts_break_no_law_and_a_rerun_finishes(shardtool: Run, tmp_path: Path) -> None:
+    cut_the_power_everywhere(WORLDS["marked"](tmp_path, shardtool), most_states=40, most_reruns=2)
 
 
 @pytest.mark.slow

@@ -106,6 +106,7 @@ def upgraded(data: Path, *options: str) -> Iterator[Process]:
         yield server
 
 
+@pytest.mark.slow
 def test_it_loses_of_the_capture_what_0_8_3_lost(capture: Capture, shardtool: Run) -> None:
     expected_file = CAPTURES / "expected/migrated-08.json"
     if not expected_file.exists():
@@ -166,6 +167,7 @@ def test_it_logs_the_lines_that_0_8_3_logged(capture: Capture) -> None:
     assert sum("Problem migrating series" in line for line in ours) == 2
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_a_real_server_was_killed(capture: Capture, shardtool: Run) -> None:
     data = capture("partial-08")
     with started(data) as server:

@@ -38,6 +38,7 @@ def skipped(found: dict[str, Any]) -> dict[tuple[str, str, str], int]:
     }
 
 
+@pytest.mark.slow
 def test_on_original_07_it_names_what_the_migration_of_the_same_data_then_lost(
     shardtool: Run, capture: Capture
 ) -> None:
@@ -87,6 +88,7 @@ def test_at_the_moment_of_the_captures_migration_it_would_have_foretold_each_sha
     assert dict(per_shard) == wanted
 
 
+@pytest.mark.slow
 def test_on_stopped_07_without_one_shard_its_values_are_in_the_wal_alone(
     shardtool: Run, capture: Capture
 ) -> None:

@@ -19,6 +19,7 @@ from tests.e2e.proof_world import not_ours, one_line
 PASSWORD = {"SHARDTOOL_PASSWORD": "root"}
 
 
+@pytest.mark.slow
 def test_missing_spaces_block_and_made_ones_do_not(upgraded: Node, shardtool: Run) -> None:
     assert ids(check(shardtool, upgraded.path), "blocker") == ["no-spaces"]
     with serve(upgraded) as url:
@@ -104,6 +105,7 @@ def test_what_07_wrote_after_the_snapshot_blocks_after_the_upgrade_too(
     assert "requests of the WAL's" in message
 
 
+@pytest.mark.slow
 def test_writes_that_08_has_not_drained_are_told(upgraded: Node, shardtool: Run) -> None:
     found = check(shardtool, upgraded.path)
     assert "wal-only" not in ids(found, "blocker")

@@ -56,6 +56,7 @@ def test_a_plain_prune_deletes_the_13_proven_and_keeps_14_with_words(
     assert deleted["00012"]["missing"] == deleted["00012"]["different"] == 0
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_the_very_plan_that_is_executed_and_deletes_nothing(
     capture: Capture, shardtool: Run, listing: List
 ) -> None:
