@@ -87,6 +87,16 @@ def check_one_that_fails(world: S3World, number: int, trouble: str) -> None:
     assert world.is_clean()
 
 
+@pytest.mark.filterwarnings("ignore:coroutine")  # what was asked is never begun
+def test_who_has_left_a_bucket_asks_it_no_more(here: S3World) -> None:
+    with Bucket(Address(here.bucket, "left"), HASTY) as bucket:
+        assert bucket.run(bucket.has("a")) is False
+    asked = bucket.has("a")
+    with pytest.raises(RuntimeError, match="closed"):
+        bucket.run(asked)
+    asked.close()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2, 9, 16, 23])
 def test_a_request_whose_answer_is_lost_is_done_again(here: S3World, number: int) -> None:
