@@ -87,37 +87,6 @@ def check_one_that_fails(world: S3World, number: int, trouble: str) -> None:
     assert world.is_clean()
 
 
-@pytest.mark.parametrize(
-    ("name", "what", "words"),
-    [
-        ("PanicException", ShardtoolError, "^s3://.*: expected obstore to work, found a mistake"),
-        ("Exception", BaseException, "^called `None`$"),
-    ],
-)
-def test_native_code_that_gives_up_is_one_line(
-    here: S3World, name: str, what: type[BaseException], words: str
-) -> None:
-    raised = type(name, (BaseException,), {})  # as pyo3 makes it: of no module that can be imported
-
-    async def give_up() -> None:
-        raise raised("called `None`")
-
-    with Bucket(Address(here.bucket, "left"), HASTY) as bucket:
-        with pytest.raises(what, match=words):
-            bucket.run(give_up())
-        assert bucket.run(bucket.has("a")) is False
-
-
-@pytest.mark.filterwarnings("ignore:coroutine")  # what was asked is never begun
-def test_who_has_left_a_bucket_asks_it_no_more(here: S3World) -> None:
-    with Bucket(Address(here.bucket, "left"), HASTY) as bucket:
-        assert bucket.run(bucket.has("a")) is False
-    asked = bucket.has("a")
-    with pytest.raises(RuntimeError, match="closed"):
-        bucket.run(asked)
-    asked.close()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2, 9, 16, 23])
 def test_a_request_whose_answer_is_lost_is_done_again(here: S3World, number: int) -> None:
