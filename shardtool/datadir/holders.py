@@ -80,9 +80,7 @@ def find_holders(directories: Iterable[Path]) -> Holders:
         try:
             # One after the other: a stranger may have a million files, and only ours are kept.
             seen = itertools.chain(_open_files(process.pid), _mapped_files(process.pid))
-            for proc, shown in seen:
-                if path := _path_here(proc, shown, places):
-                    files.add(OpenFile(process.pid, name, path))
+            ours = [path for proc, shown in seen if (path := _path_here(proc, shown, places))]
         except (FileNotFoundError, ProcessLookupError):
             continue
         except OSError:
@@ -91,6 +89,8 @@ def find_holders(directories: Iterable[Path]) -> Holders:
             unseen += 1
             if name in SERVER_NAMES:
                 servers.append((process.pid, name))
+            continue
+        files |= {OpenFile(process.pid, name, path) for path in ours}
     ordered = tuple(sorted(files, key=lambda file: (file.path, file.pid)))
     return Holders(ordered, unseen, tuple(servers))
 
