@@ -168,6 +168,7 @@ def unreadable_raft(node: Node) -> None:
     shutil.rmtree(node.raft)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", [unreadable_old, unreadable_new, unreadable_raft])
 def test_what_cant_be_read_cant_be_accepted(
     harm: Callable[[Node], None], node: Node, shardtool: Run

@@ -110,6 +110,7 @@ def test_pruning_partial_08_deletes_exactly_the_four_marked(
     assert list((data / "db/.shardtool/trash").iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["original-07", "stopped-07", "compacted-07"])
 def test_a_directory_of_07_is_unmigrated_throughout(
     name: str, capture: Capture, shardtool: Run, listing: List

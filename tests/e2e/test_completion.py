@@ -115,6 +115,7 @@ def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shell]:
     started.terminal.end()
 
 
+@pytest.mark.slow
 def test_a_shell_completes_what_was_begun_and_runs_nothing_of_a_name(
     shell: Shell, data: Path, tmp_path: Path
 ) -> None:

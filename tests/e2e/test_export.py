@@ -286,6 +286,7 @@ def test_where_there_is_no_shard_it_is_said(shardtool: Run, tmp_path: Path) -> N
     assert "no shard" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.lp", "out.json", "out.parquet"])
 def test_old_and_new_shards_in_one_file_have_each_value_once(
     name: str, shardtool: Run, tmp_path: Path

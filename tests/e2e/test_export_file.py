@@ -253,6 +253,7 @@ def test_a_list_that_is_no_other_file_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "fifo"])
 def test_what_is_stdout_by_another_name_has_no_summary_in_it(
     name: str, kinds: Node, tmp_path: Path

@@ -34,6 +34,7 @@ def nothing(done: subprocess.CompletedProcess[str], code: int = 0) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -63,6 +64,7 @@ def test_what_was_to_be_done_is_done(proven: Node, shardtool: Run) -> None:
     assert list(proven.shard_db.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["prune", "--yes"], ["backup"], ["forget", "--keep-last", "1"]])
 def test_another_shardtool_at_work_is_no_alarm(
     words: list[str], proven: Node, shardtool: Run, hold: Hold
@@ -109,6 +111,7 @@ def test_a_long_list_says_how_much_more_there_is_and_what_shows_it(
     assert "150 old shards" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

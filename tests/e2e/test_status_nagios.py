@@ -74,6 +74,7 @@ def test_free_space_has_thresholds(
     assert plugin(shardtool("status", "--nagios", "--data", proven.path, *words)) == state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

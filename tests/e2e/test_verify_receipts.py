@@ -110,6 +110,7 @@ def write_to_new(node: Node) -> None:
     node.write_new([Row("test", "cpu", "n", at + 5, 50_001, 5)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [touch_old, rewrite_old_in_place, touch_new, write_to_new])
 def test_a_receipt_holds_only_while_both_sides_are_unchanged(
     change: Callable[[Node], None], proven: Node, shardtool: Run

@@ -80,6 +80,7 @@ MARKERS: dict[str, tuple[str, Callable[[Path, Path], Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MARKERS)
 def test_a_shard_whose_marker_is_forged_stays_and_its_neighbour_goes(
     kind: str, forged: Node, shardtool: Run, tmp_path: Path
@@ -219,6 +220,7 @@ def test_a_receipt_with_a_right_checksum_and_a_wrong_fingerprint_holds_not(
     stays_for_want_of_proof(forged, shardtool)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["link", "FIFO", "directory", "link of the directory"])
 def test_a_receipt_that_is_no_file_of_its_own_is_none_and_nothing_waits(
     kind: str, forged: Node, shardtool: Run, tmp_path: Path

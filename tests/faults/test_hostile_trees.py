@@ -167,6 +167,7 @@ def test_no_command_stumbles_over(
     assert "00002" not in old_shards(node.path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ODD)
 def test_prune_leaves_a_shard_alone_that_holds(kind: str, node: Node, shardtool: Run) -> None:
     shard = node.path / SHARD

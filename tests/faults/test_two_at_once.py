@@ -237,6 +237,7 @@ def test_a_shard_that_is_opened_between_plan_and_deletion_stays_or_goes_whole(
     assert kept
 
 
+@pytest.mark.slow
 @needs_plyvel
 @pytest.mark.parametrize("how", ["database", "lock", "open", "mapped"])
 def test_a_shard_that_a_real_process_holds_stays_and_the_others_go(

@@ -210,6 +210,7 @@ def test_elsewhere_on_a_nodes_directory_removes_nothing(node: Path, snapshot: Pa
     assert staged.is_dir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["raft", "wal/x", "db/x", "db/.shardtool/x", "snapshots/x"])
 def test_elsewhere_may_not_lie_in_the_node_or_the_store(
     node: Path, snapshot: Path, place: str

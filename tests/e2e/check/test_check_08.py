@@ -55,6 +55,7 @@ def test_a_space_that_forgets_too_early_blocks_with_the_exact_count(
     assert finding(found, "retention")["message"].startswith("1 of 3 values are older")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("version", "level"), [("0.8.0", "warning"), ("0.8.4", "blocker"), ("0.7.3", "blocker")]
 )

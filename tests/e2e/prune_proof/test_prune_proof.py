@@ -155,6 +155,7 @@ CHANGED = ["new-side-changed"], ["new-side-not-durable"]
 LOSSES = [value_lost, file_lost, directory_lost, value_changed, cut, swapped]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lose", LOSSES)
 def test_a_shard_whose_new_side_changes_after_verify_is_proven_again_and_stays(
     lose: Callable[[Node], None], node: Node, shardtool: Run
@@ -193,6 +194,7 @@ def test_a_shard_whose_new_side_loses_a_table_stays_as_unreadable(
     assert kept(pruned) == {"00001": ["engine-unreadable"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lose", LOSSES)
 def test_a_shard_whose_new_side_changes_between_plan_and_execution_stays(
     lose: Callable[[Node], None], node: Node, shardtool: Run
@@ -262,6 +264,7 @@ def test_a_shard_whose_values_lie_in_a_space_that_0_8_no_longer_asks_stays(
     assert old_shards(node.path)[0] == "00001"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "forget",
     [

@@ -70,6 +70,7 @@ OLD_DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", OLD_DAMAGE)
 def test_a_damaged_old_shard_is_unreadable_and_hides_no_other(
     damage: str, capture: Capture, shardtool: Run
@@ -107,6 +108,7 @@ NEW_DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", NEW_DAMAGE)
 def test_a_damaged_new_shard_makes_those_unreadable_that_need_it(
     damage: str, tmp_path: Path, shardtool: Run

@@ -158,6 +158,7 @@ def foreign(node: Node) -> None:
     (node.shard_db / "00001/notes.txt").touch()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
