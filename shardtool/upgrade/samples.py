@@ -8,6 +8,7 @@ sample.
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
@@ -185,7 +186,9 @@ def _in_class(source: str) -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def _all_characters() -> bytes:
     """Return every character there is, in the order of their numbers, in UTF-8 (4 MiB)."""
-    return "".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000)))).encode()
+    # As UTF-32 first: a million strings of one character each would be 130 MB for a moment.
+    numbers = array("I", range(0xD800)) + array("I", range(0xE000, 0x110000))
+    return numbers.tobytes().decode("utf-32").encode()
 
 
 def _joined(heads: list[str], tails: list[str], random: Random | None) -> list[str]:

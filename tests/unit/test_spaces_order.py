@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from random import Random
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from shardtool.influxdb.model import Space
 from shardtool.influxdb.regex import compiled
 from shardtool.influxdb.spaces import takes
-from shardtool.upgrade.samples import names_between, names_for
+from shardtool.upgrade.samples import _all_characters, names_between, names_for
 from shardtool.upgrade.spaces_order import Trial, ordered, overlaps, shadows, takes_all
 
 
@@ -95,6 +96,21 @@ def test_no_text_makes_the_reader_fail_or_talk_without_end(text: str) -> None:
 @pytest.mark.parametrize("text", ["(" * 5000, "a{1000}{1000}{1000}", "(a{9}){9}" * 50, "[" * 999])
 def test_hostile_regexes_cost_little(text: str) -> None:
     assert all(len(name) <= 20_000 for name in names_for(f"/{text}/"))
+
+
+def test_all_characters_are_told_in_little_memory() -> None:
+    _all_characters.cache_clear()
+    tracemalloc.start()
+    try:
+        content = _all_characters()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    found = content.decode()
+    assert len(found) == 0x110000 - 0x800  # less the surrogates
+    assert all(one < other for one, other in itertools.pairwise(found))
+    assert (found[0], found[-1]) == ("\0", "\U0010ffff")
+    assert peak < 20 << 20
 
 
 # -- the order --
