@@ -80,7 +80,7 @@ def find_holders(directories: Iterable[Path]) -> Holders:
         try:
             # One after the other: a stranger may have a million files, and only ours are kept.
             seen = itertools.chain(_open_files(process.pid), _mapped_files(process.pid))
-            ours = [path for proc, shown in seen if (path := _path_here(proc, shown, places))]
+            ours = {path for proc, shown in seen if (path := _path_here(proc, shown, places))}
         except (FileNotFoundError, ProcessLookupError):
             continue
         except OSError:

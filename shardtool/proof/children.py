@@ -169,8 +169,8 @@ class Children(Generic[Item, Answer]):
 def _prepare() -> None:
     """Import what reads shards, once for all children: it is most of what a small one costs."""
     for name in _READERS:
-        # What can't be imported fails in the child, as its answer or its end.
-        with contextlib.suppress(ImportError, OSError):
+        # Whatever is wrong with it fails in the child, as its answer or its end.
+        with contextlib.suppress(Exception):
             importlib.import_module(name)
 
 

@@ -27,7 +27,6 @@ def test_a_kill_at_any_call_breaks_no_law_and_a_rerun_finishes(
     kill_at_every_call(WORLDS[name](tmp_path, shardtool), every(_PARTS, part))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_a_kill_around_any_rename_breaks_no_law_and_a_rerun_finishes(
     name: str, shardtool: Run, tmp_path: Path

@@ -61,7 +61,7 @@ def pipes() -> set[int]:
 def test_what_reads_is_imported_once_and_before_the_first_child(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, content in (("reads_a", ""), ("reads_b", "import nowhere"), ("reads_c", "")):
+    for name, content in (("reads_a", ""), ("reads_b", "1 / 0"), ("reads_c", "")):
         (tmp_path / f"{name}.py").write_text(content)
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.syspath_prepend(tmp_path)
