@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,134 +17,23 @@ from typing import Any
 import obstore
 import obstore.store
 import pytest
-from obstore.exceptions import (
-    AlreadyExistsError,
-    GenericError,
-    NotSupportedError,
-    PermissionDeniedError,
-)
+from obstore.exceptions import GenericError, PermissionDeniedError
 
 from shardtool.errors import ShardtoolError, UsageError
 from shardtool.snapshots.address import Address
 from shardtool.snapshots.metadata import DamagedError
 from shardtool.snapshots.remote import bucket as remote
 from shardtool.snapshots.remote.bucket import Bucket, Object, Patience, RequestError
-from shardtool.snapshots.remote.settings import Settings
-
-BROKEN = "error sending request"  # as obstore says it of a connection
-WHEN = datetime(2026, 11, 24, tzinfo=UTC)
-CONFIG: Any = {"region": "r"}
-CLIENT: Any = {"allow_http": True}
-KEYS: Any = {"access_key_id": "k"}
-SETTINGS = Settings(CONFIG, CLIENT, lambda: KEYS)
-PART = 8  # bytes, here
-
-
-class Answer:
-    """What a get returns: the whole object's size, and the bytes asked for, in small parts."""
-
-    def __init__(self, server: Server, size: int, content: bytes) -> None:
-        self.meta = {"size": size}
-        self._server = server
-        self._content = content
-
-    async def stream(self, min_chunk_size: int = 0) -> AsyncIterator[bytes]:
-        self._server.streamed.append(min_chunk_size)
-        for at in range(0, len(self._content), 3):
-            yield self._content[at : at + 3]
-
-
-class Server:
-    """Objects, by path; each request is noted, and fails as `fails` says, one by one.
-
-    Args:
-        knows_conditions: an object can be made only where there is none.
-        as_sent: what becomes of the bytes of an answer on their way.
-        page: how many objects a list has at a time.
-    """
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-        self.asked: list[tuple[Any, ...]] = []
-        self.streamed: list[int] = []
-        self.fails: list[BaseException | None] = []
-        self.knows_conditions = True
-        self.as_sent: Callable[[bytes], bytes] = bytes
-        self.page = 2
-
-    def ask(self, *what: Any) -> None:
-        self.asked.append(what)
-        assert len(self.asked) < 100, "it asks for ever"
-        if self.fails and (failure := self.fails.pop(0)) is not None:
-            raise failure
-
-    async def put_async(
-        self, store: object, path: str, content: bytes | Path, **options: object
-    ) -> None:
-        self.ask("put", path, content, options)
-        if options.get("mode", "overwrite") == "create":
-            if not self.knows_conditions:
-                raise NotSupportedError("no conditions")
-            if path in self.objects:
-                raise AlreadyExistsError("it is there")
-        elif options.get("mode"):
-            raise ValueError("an unknown mode")
-        self.objects[path] = content if isinstance(content, bytes) else b"a file"
-
-    async def head_async(self, store: object, path: str) -> None:
-        self.ask("head", path)
-        if path not in self.objects:
-            raise FileNotFoundError("status code: 404")
-
-    async def get_async(
-        self, store: object, path: str, *, options: dict[str, Any] | None = None
-    ) -> Answer:
-        wanted = (options or {}).get("range")
-        assert set(options or {}) <= {"range"}
-        self.ask("get", path, wanted)
-        content = self.objects[path]
-        return Answer(self, len(content), self.as_sent(content[slice(*(wanted or (None,)))]))
-
-    async def delete_async(self, store: object, paths: Sequence[str]) -> None:
-        self.ask("delete", paths)
-        for path in paths:
-            self.objects.pop(path, None)
-
-    def listing(
-        self,
-        store: object,
-        prefix: str | None = None,
-        *,
-        offset: str | None = None,
-        chunk_size: int = 50,
-    ) -> AsyncIterator[list[dict[str, Any]]]:
-        self.asked.append(("list", prefix, offset, chunk_size))
-        return self._pages(prefix, offset)
-
-    async def _pages(
-        self, prefix: str | None, offset: str | None
-    ) -> AsyncIterator[list[dict[str, Any]]]:
-        names = sorted(
-            path
-            for path in self.objects
-            if (prefix is None or path.startswith(f"{prefix}/")) and path > (offset or "")
-        )
-        for at in range(0, len(names), self.page):
-            self.ask("page")
-            yield [
-                {"path": path, "size": len(self.objects[path]), "last_modified": WHEN}
-                for path in names[at : at + self.page]
-            ]
-
-
-class Counting:
-    """A counter that adds up."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-
-    def advance(self, count: int) -> None:
-        self.bytes += count
+from shardtool.snapshots.remote.failures import Failure
+from tests.unit.obstore_world import (
+    BROKEN,
+    PART,
+    SETTINGS,
+    WHEN,
+    Clock,
+    Counting,
+    Server,
+)
 
 
 @pytest.fixture
@@ -164,21 +53,6 @@ def bucket(server: Server) -> Iterator[Bucket]:
     """A store below a/b."""
     with Bucket(Address("bucket", "a/b")) as made:
         yield made
-
-
-class Clock:
-    """A clock that goes on while somebody sleeps; it began at a time that is not 0."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.slept: list[float] = []
-
-    def monotonic(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(round(seconds, 6))
-        self.now = round(self.now + seconds, 6)
 
 
 @pytest.fixture
@@ -305,7 +179,7 @@ def test_the_first_failure_ends_all_others_wholly(bucket: Bucket) -> None:
         try:
             await asyncio.sleep(0 if item == 2 else 60)
             if item == 2:
-                raise RequestError("it broke", None)  # type: ignore[arg-type]
+                raise RequestError("it broke", Failure("it broke", "wait"))
         finally:
             for _ in range(9):  # to end takes some turns of the loop
                 await asyncio.sleep(0)
