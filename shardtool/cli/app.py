@@ -9,13 +9,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import signal
 import sys
-from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from shardtool import __version__
 from shardtool.cli import exits, options
+from shardtool.cli.interrupts import Interrupts
 from shardtool.cli.options import Manner, manner_of
 from shardtool.cli.output import Log, Output
 from shardtool.errors import (
@@ -111,10 +110,7 @@ def _main() -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        # Under nohup a hang-up is to be ignored, and stays so.
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
+    interrupts = Interrupts()
     if sys.argv[1:2] == [COMPLETE]:
         from shardtool.cli import completing
 
@@ -124,17 +120,17 @@ def _main() -> int:
         from shardtool.cli.mail import Held
 
         with Held(log_as_json=manner.log_as_json) as held:
-            code = held.code = _ended(manner, held.log)
+            code = held.code = _ended(manner, held.log, interrupts)
         return _flushed(code, manner, Log(as_json=manner.log_as_json, command=held.log.command))
     log = Log(as_json=manner.log_as_json)
     if manner.nagios:
         from shardtool.cli.plugin import PluginLog
 
         log = PluginLog()
-    return _flushed(_ended(manner, log), manner, log)
+    return _flushed(_ended(manner, log, interrupts), manner, log)
 
 
-def _ended(manner: Manner, log: Log) -> int:
+def _ended(manner: Manner, log: Log, interrupts: Interrupts) -> int:
     """Run the command to its end, and have no signal disturb what comes after; return the code."""
     try:
         code = _guarded(manner, log)
@@ -143,8 +139,7 @@ def _ended(manner: Manner, log: Log) -> int:
     except SystemExit:  # argparse has shown a help or the version
         # Whoever takes that for the answer of a plugin would take it for "all is well".
         code = exits.UNKNOWN if manner.nagios else exits.DONE
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # it is over: the code stands
+    interrupts.end()  # it is over: the code stands
     if manner.nagios and (log.has_ended or code == exits.INTERRUPTED):
         return exits.UNKNOWN
     log.end(code)
@@ -285,10 +280,6 @@ def _no_such_command(name: str) -> str:
     near = difflib.get_close_matches(name, COMMANDS, 1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
     return f"there is no command {name!r}; {hint}"
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise InterruptedByUserError(f"interrupted by {signal.Signals(number).name}")
 
 
 if __name__ == "__main__":
