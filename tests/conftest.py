@@ -17,7 +17,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
@@ -84,14 +84,12 @@ def strace() -> None:
 
 
 def run_shardtool(
-    *args: str | Path, env: dict[str, str | None] | None = None, **settings: Any
+    *args: str | Path, env: Mapping[str, str | None] | None = None, **settings: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run the installed shardtool; `env` adds to the environment, `None` takes a name away."""
-    wanted: dict[str, str | None] = {**os.environ, "SHARDTOOL_DATA": None, **(env or {})}
-    wanted["PYTHONPATH"] = str(REPOSITORY)
     return subprocess.run(
         [*COMMAND, *map(str, args)],
-        env={name: value for name, value in wanted.items() if value is not None},
+        env=environment_of(env),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -99,6 +97,13 @@ def run_shardtool(
         check=False,
         **settings,
     )
+
+
+def environment_of(more: Mapping[str, str | None] | None) -> dict[str, str]:
+    """Return the environment that shardtool runs in, with `more`; `None` takes a name away."""
+    wanted: dict[str, str | None] = {**os.environ, "SHARDTOOL_DATA": None, **(more or {})}
+    wanted["PYTHONPATH"] = str(REPOSITORY)
+    return {name: value for name, value in wanted.items() if value is not None}
 
 
 @pytest.fixture

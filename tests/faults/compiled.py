@@ -14,22 +14,31 @@ from tests.conftest import REPOSITORY
 from tests.needs import lacking
 
 
-def compiled(name: str, directory: Path) -> Path:
+def compiled(name: str, directory: Path, *options: str) -> Path:
     """Compile `name`.c, which is beside this module, into `directory`; return the program."""
     if shutil.which("gcc") is None:
         lacking("gcc")
     program = directory / name
     source = Path(__file__).with_name(f"{name}.c")
-    subprocess.run(["gcc", "-O1", "-Wall", "-Werror", "-o", program, source], check=True)
+    subprocess.run(["gcc", "-O1", "-Wall", "-Werror", *options, "-o", program, source], check=True)
     return program
 
 
-@functools.cache
 def injector() -> Path:
     """Return inject.c's program."""
+    return _injector()
+
+
+def injector_library() -> Path:
+    """Return inject.c as a library, for a process that has been forked already."""
+    return _injector("-shared", "-fPIC")
+
+
+@functools.cache
+def _injector(*options: str) -> Path:
     directory = Path(tempfile.mkdtemp(prefix="injector-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    return compiled("inject", directory)
+    return compiled("inject", directory, *options)
 
 
 @functools.cache

@@ -18,11 +18,13 @@ from pathlib import Path
 
 from tests.conftest import COMMAND, REPOSITORY
 from tests.faults.compiled import write_bytecode
-from tests.faults.injection import injecting
+from tests.faults.injection import befalling
 from tests.needs import lacking
+from tests.preloaded import preloaded_alone
 
 _CALL = re.compile(r"(\d+) +(\w+)\((.*)")
 _RESUMED = re.compile(r"(\d+) +<\.\.\. \w+ resumed>(.*)")
+_PLACE = re.compile(r'(?:(?:\d+|AT_FDCWD)<([^>]*)>(?:, )?)?(?:"([^"]*)")?')
 _NUMBERS = re.compile(r"0x[0-9a-f]+|\d+")
 
 # What a file system, a disk, a quota or a limit answers to each call. A call that is not here
@@ -67,17 +69,19 @@ INTERRUPTIBLE = ("openat", "read", "readv", "pread64", "write", "fsync", "flock"
 
 @dataclass(frozen=True)
 class Fault:
-    """The `number`-th `call` of a process fails, of those only that have to do with `path`.
+    """The `number`-th `call` of a process fails, of those only that have to do with `place`.
 
-    Of the command itself the calls are counted all, from its start; of a child, which has its own
-    count, those on one path. `site` says what the call was.
+    For the command itself that is the world, for a child, which has its own count, one file.
+    `site` says what the call was, and `path` what it had to do with.
     """
 
     call: str
     number: int
     errno: str
     site: str
-    path: str = ""
+    place: str
+    path: str
+    of_child: bool
 
 
 def faults(
@@ -107,22 +111,40 @@ def faults(
         call: itertools.islice(itertools.cycle((only,) if only else errnos), turn, None)
         for call, errnos in ERRNOS.items()
     }
-    counts: Counter[tuple[str, str]] = Counter()
+    counts: Counter[str] = Counter()
     found: dict[str, Fault] = {}
     parent = ""
     for pid, call, rest in _calls(trace):
         parent = parent or pid
-        counts[pid, call] += 1
-        site = _site(call, rest)
-        # strace knows a path by the arguments alone, not by what is opened through a link to it.
-        paths = re.findall(re.escape(str(world)) + r'/data[^">]*', rest.partition(" = ")[0])
-        if site in found or str(world) not in rest or (pid != parent and not paths):
+        # A child's temporary files have other names in each run.
+        of_child = pid != parent
+        path = _path_below(f"{world}/data" if of_child else str(world), call, rest)
+        if not path:
             continue
-        if call in (INTERRUPTIBLE if only else ERRNOS):
-            # A child's third call may be one that Python starts with: name the path instead.
-            where = (counts[pid, call], "") if pid == parent else (1, paths[-1])
-            found[site] = Fault(call, where[0], next(turns[call]), site, where[1])
+        counts[call] += not of_child
+        site = _site(call, rest)
+        if site not in found and call in (INTERRUPTIBLE if only else ERRNOS):
+            # A child's third call may be one that Python starts with: name the file instead.
+            number, place = (1, path) if of_child else (counts[call], str(world))
+            found[site] = Fault(call, number, next(turns[call]), site, place, path, of_child)
     return list(found.values())
+
+
+def _path_below(world: str, call: str, rest: str) -> str:
+    """Return the path below `world` that a call has to do with, as strace shows its arguments.
+
+    inject.c has the same from the process; a text that is written, or read, names none.
+    """
+    words = rest.partition(" = ")[0]
+    if call in ("read", "readv", "pread64", "write", "writev"):
+        words = words.partition(",")[0]  # the second is what was read or written
+    if call in ("symlink", "symlinkat"):
+        words = words.partition(",")[2]  # the first is only a text
+    for directory, name in _PLACE.findall(words):
+        path = name if name.startswith("/") else f"{directory}/{name}" if name else directory
+        if path.startswith(f"{world}/") or path == world:
+            return path
+    return ""
 
 
 def _calls(trace: Path) -> Iterator[tuple[str, str, str]]:
@@ -160,20 +182,28 @@ def fail(
     """Run `shardtool *words` with `fault`, or with none; it must not end in a traceback."""
     trace = world.parent / "trace-of-fault"
     trace.unlink(missing_ok=True)
-    prefix: Sequence[str | Path] = ()
-    if fault is not None:
-        prefix = injecting(fault.call, fault.number, fault.errno, trace)
-    if fault is not None and fault.path:
+    if fault is None:
+        done = _run((), words, env)
+    elif fault.of_child:
         inject = f"inject={fault.call}:error={fault.errno}:when={fault.number}"
-        prefix = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", trace, "-P", fault.path]
-        prefix += ["-e", f"trace={fault.call}", "-e", inject]
-    done = _run(prefix, words, env)
-    if fault is not None:
-        came = "INJECTED" in trace.read_text() if fault.path else trace.exists()
-        assert came, f"did not come to {fault}: {done.stderr}"
+        strace = ("strace", "-f", "--seccomp-bpf", "-qq", "-o", trace, "-P", fault.place)
+        done = _run([*strace, "-e", f"trace={fault.call}", "-e", inject], words, env)
+        assert "INJECTED" in trace.read_text(), f"did not come to {fault}: {done.stderr}"
+    else:
+        place = Path(fault.place)
+        injection = befalling(fault.call, fault.number, fault.errno, trace, [place])
+        done = preloaded_alone().run(words, _environment(env), injection=injection)
+        assert trace.exists(), f"did not come to {fault}: {done.stderr}"
+        assert _alike(trace.read_text()) == _alike(fault.path), f"it was not {fault}"
     assert "Traceback" not in done.stderr, (fault, done.stderr)
     assert "mistake in shardtool" not in done.stderr, (fault, done.stderr)
     return done
+
+
+def _alike(path: str) -> str:
+    """Return a path without what no two runs have in common: times, random names."""
+    random = r"(/world/tmp/(?:shardtool-\w+-)?)\w{8}(?:/\w{8})?(?:/s\w{8})?"
+    return re.sub(rf"{random}|\d", r"\1", path)
 
 
 def _run(
@@ -185,16 +215,15 @@ def _run(
             lacking(needed)
     return subprocess.run(
         [*namespace, *prefix, *COMMAND, *words],
-        env={
-            **os.environ,
-            "PYTHONPATH": str(REPOSITORY),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONHASHSEED": "0",
-            **(env or {}),
-        },
+        env=_environment(env),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+def _environment(more: dict[str, str] | None) -> dict[str, str]:
+    same = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), **same, **(more or {})}

@@ -2,6 +2,9 @@
  *
  *     inject CALLS NUMBER ACTION SEEN PLACES PROGRAM ...
  *
+ * Or, as a library, have it befall a process that has been forked already: it calls
+ * be_supervised(), and its parent supervise().
+ *
  * What strace --inject does to one thread, without stopping it at all its other calls: seccomp
  * hands over those of the names CALLS (separated by commas), and those of the program's first
  * thread are counted: all, or with PLACES (separated by colons) those that have to do with one of
@@ -13,8 +16,9 @@
  *     SWAP         the two PLACES change places
  *     FLASH        they do, and again at the next call that counts
  *
- * The file SEEN is there when it came so far, and says so if two places were swapped then. Ends as
- * the program ends, which does not outlive it.
+ * The file SEEN is there when it came so far, and says so if two places were swapped then; else it
+ * has the path that the call had to do with, where PLACES are given. Ends as the program ends, which
+ * does not outlive it.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -69,7 +73,7 @@ static const struct { const char *name; int number; } errors[] = {
 
 static void die(const char *what) {
 	fprintf(stderr, "inject: %s: %s\n", what, strerror(errno));
-	exit(125);
+	_exit(125);
 }
 
 static const struct call *call_named(const char *name) {
@@ -183,12 +187,13 @@ static void path_from(char *path, size_t size, pid_t pid, int descriptor, uint64
 	strncat(path, text, size - strlen(path) - 1);
 }
 
-static int counts(const struct seccomp_notif *asked, char *places[2]) {
+/* Says whether a call counts; leaves the paths that it has to do with, where that decides it. */
+static int counts(const struct seccomp_notif *asked, char *places[2], char paths[2][2 * PATH_MAX]) {
+	*paths[0] = *paths[1] = 0;
 	if (!places[0]) return 1;
-	char paths[2][2 * PATH_MAX] = {"", ""};
 	const __u64 *words = asked->data.args;
 	pid_t pid = (pid_t)asked->pid;
-	size_t size = sizeof paths[0];
+	size_t size = 2 * PATH_MAX;
 	switch (shape_of(asked->data.nr)) {
 	case NOTHING: break;
 	case FD: path_of_link(paths[0], size, "/proc/%d/fd/%d", pid, (int)words[0]); break;
@@ -210,35 +215,28 @@ static int swap(char *const places[2]) {
 	return 0; /* one of them is not there: nothing to swap, yet or any more */
 }
 
-int main(int argc, char **argv) {
-	if (argc < 7) {
-		fprintf(stderr, "inject CALLS NUMBER ACTION SEEN PLACES PROGRAM ...\n");
-		return 125;
-	}
-	char *places[2] = {NULL, NULL};
-	places[0] = strtok(argv[5], ":");
+/* Be the process that it befalls, from here on. */
+void be_supervised(int channel, pid_t supervisor, char *calls) {
+	/* Without an answer its calls would fail, and it would go on all the same. */
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != supervisor) die("no supervisor");
+	int listener = listener_for(calls);
+	send_over(channel, listener);
+	/* The supervisor answers from now on; what we close here is not ours to close in it. */
+	fcntl(listener, F_SETFD, FD_CLOEXEC);
+}
+
+/* Supervise a child that was forked, given NUMBER ACTION SEEN PLACES; end as it ends. */
+_Noreturn void supervise(int channel, pid_t child, char **words) {
+	char *places[2] = {NULL, NULL}, *seen_at = words[2];
+	places[0] = strtok(words[3], ":");
 	places[1] = strtok(NULL, ":");
-	int is_kill = !strcmp(argv[3], "KILL"), is_flash = !strcmp(argv[3], "FLASH");
-	int is_swap = is_flash || !strcmp(argv[3], "SWAP");
-	int error = is_kill || is_swap ? 0 : error_named(argv[3]);
+	int is_kill = !strcmp(words[1], "KILL"), is_flash = !strcmp(words[1], "FLASH");
+	int is_swap = is_flash || !strcmp(words[1], "SWAP");
+	int error = is_kill || is_swap ? 0 : error_named(words[1]);
 	if (is_swap && !places[1]) errno = EINVAL, die("SWAP needs two places");
-	long wanted = atol(argv[2]), count = 0;
-	int channel[2];
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, channel)) die("socketpair");
-	pid_t supervisor = getpid(), child = fork();
-	if (child < 0) die("fork");
-	if (!child) {
-		/* Without an answer its calls would fail, and it would go on all the same. */
-		if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != supervisor) die("no supervisor");
-		int listener = listener_for(argv[1]);
-		send_over(channel[1], listener);
-		/* The supervisor answers from now on; what we close here is not ours to close in it. */
-		fcntl(listener, F_SETFD, FD_CLOEXEC);
-		execv(argv[6], argv + 6);
-		die(argv[6]);
-	}
-	close(channel[1]);
-	int listener = received(channel[0]), status = 0, has_ended = 0;
+	long wanted = atol(words[0]), count = 0;
+	char paths[2][2 * PATH_MAX];
+	int listener = received(channel), status = 0, has_ended = 0;
 	for (;;) {
 		struct pollfd waiting = {listener, POLLIN, 0};
 		poll(&waiting, 1, has_ended ? -1 : 20);
@@ -248,14 +246,14 @@ int main(int argc, char **argv) {
 			pid_t answering = fork();
 			if (answering < 0) die("fork");
 			if (answering) {
-				if (!WIFSIGNALED(status)) return WEXITSTATUS(status);
+				if (!WIFSIGNALED(status)) _exit(WEXITSTATUS(status));
 				kill(getpid(), WTERMSIG(status));
-				return 128 + WTERMSIG(status); /* the first of a namespace can't kill itself */
+				_exit(128 + WTERMSIG(status)); /* the first of a namespace can't kill itself */
 			}
 			for (int descriptor = 0; descriptor < 3; descriptor++) close(descriptor);
 		}
 		if (!(waiting.revents & POLLIN)) {
-			if (has_ended && waiting.revents & (POLLHUP | POLLERR)) return 0;
+			if (has_ended && waiting.revents & (POLLHUP | POLLERR)) _exit(0);
 			continue;
 		}
 		struct seccomp_notif asked;
@@ -263,14 +261,15 @@ int main(int argc, char **argv) {
 		if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &asked)) continue; /* it has died meanwhile */
 		struct seccomp_notif_resp answer = {.id = asked.id,
 											.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
-		if ((pid_t)asked.pid == child && counts(&asked, places)) {
+		if ((pid_t)asked.pid == child && counts(&asked, places, paths)) {
 			count++;
 			int is_first = count == wanted, swapped = 0;
 			if (is_swap && (is_first || (is_flash && count == wanted + 1))) swapped = swap(places);
 			if (is_first) {
-				int seen = open(argv[4], O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-				if (seen < 0 || (swapped && write(seen, "swapped\n", 8) != 8)) die(argv[4]);
-				close(seen);
+				FILE *seen = fopen(seen_at, "ae");
+				if (!seen) die(seen_at);
+				fputs(swapped ? "swapped\n" : is_swap ? "" : paths[0], seen);
+				if (fclose(seen)) die(seen_at);
 				if (is_kill) {
 					kill(child, SIGKILL);
 					continue;
@@ -280,4 +279,22 @@ int main(int argc, char **argv) {
 		}
 		ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);
 	}
+}
+
+int main(int argc, char **argv) {
+	if (argc < 7) {
+		fprintf(stderr, "inject CALLS NUMBER ACTION SEEN PLACES PROGRAM ...\n");
+		return 125;
+	}
+	int channel[2];
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, channel)) die("socketpair");
+	pid_t supervisor = getpid(), child = fork();
+	if (child < 0) die("fork");
+	if (!child) {
+		be_supervised(channel[1], supervisor, argv[1]);
+		execv(argv[6], argv + 6);
+		die(argv[6]);
+	}
+	close(channel[1]);
+	supervise(channel[0], child, argv + 2);
 }

@@ -1,7 +1,8 @@
-"""Run the installed command and have it be killed, or fail, at its n-th system call.
+"""Run shardtool and have it be killed, or fail, at its n-th system call.
 
-strace does so where children or paths are to be told apart. It stops a process at each call that
-it makes, so that a run takes twice its time: inject.c does for one thread what it does.
+strace does so to the installed command where children or paths are to be told apart. It stops a
+process at each call that it makes, so that a run takes twice its time: inject.c does for one thread
+what it does, and to a process that has been forked after its imports.
 """
 
 from __future__ import annotations
@@ -13,32 +14,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.conftest import COMMAND, REPOSITORY
-from tests.faults.compiled import injector, write_bytecode
+from tests.faults.compiled import write_bytecode
 from tests.faults.injection_calls import CHANGING, WHOLE, Call, calls_in
+from tests.preloaded import preloaded
 
 Done = subprocess.CompletedProcess[str]
 Words = tuple[str | Path, ...]
 TROUBLE = 125
 """With which inject ends if it can't do its work."""
-
-# Python's own audit event of each open: strace can't tell the few that create from the many that
-# read, whose number is another one in each run (the look through /proc).
-_DIES_AT_CREATION = """\
-import os, signal, sys
-
-at, pid, seen = int(os.environ.pop("DIE_AT_CREATION")), os.getpid(), 0
-
-
-def hook(event, args):
-    global seen
-    if event == "open" and args[2] & os.O_CREAT and os.getpid() == pid:
-        seen += 1
-        if seen == at:
-            os.kill(pid, signal.SIGKILL)
-
-
-sys.addaudithook(hook)
-"""
 
 
 def injected(
@@ -73,29 +56,29 @@ def injected(
         done = _run(["strace", "-qq", "-o", trace, *options, *inject, *COMMAND, *words], env or {})
         found = trace.read_text()
         return ("killed by SIGKILL" if "signal" in action else "INJECTED") in found, done
-    return struck(words, injecting(call, number, action.partition("=")[2], trace), trace, env)
+    return struck(words, befalling(call, number, action.partition("=")[2], trace), trace, env)
 
 
 def struck(
     words: Sequence[str | Path],
-    prefix: Words,
+    injection: Words,
     seen: Path,
     env: Mapping[str, str] | None = None,
 ) -> tuple[bool, Done]:
-    """Run `shardtool *words` after `injecting`'s words; return whether it came so far, and the run.
+    """Run `shardtool *words` with what befalls it; return whether it came so far, and the run.
 
     It never ends in a traceback.
     """
     seen.unlink(missing_ok=True)
-    done = _run([*prefix, *COMMAND, *words], env or {})
+    done = preloaded().run(words, _environment(env or {}), injection=injection)
     assert done.returncode != TROUBLE, done.stderr
-    return seen.exists(), done
+    return seen.exists(), _clean(done)
 
 
-def injecting(
+def befalling(
     calls: str, number: int, action: str, seen: Path, places: Sequence[Path] = ()
 ) -> Words:
-    """Return what stands before a command for something to befall it at a call of its main thread.
+    """Return inject.c's words for something to befall a process at a call of its main thread.
 
     Args:
         calls: the system calls that count, with commas between them.
@@ -104,7 +87,7 @@ def injecting(
         seen: a file that is there when it came so far.
         places: only calls count that have to do with these, or with what is below them.
     """
-    return (injector(), calls, str(number), action, seen, ":".join(map(str, places)))
+    return (calls, str(number), action, seen, ":".join(map(str, places)))
 
 
 def recorded(
@@ -136,17 +119,13 @@ def killed_at(words: Sequence[str | Path], trace: Path, call: Call, env: Mapping
 
     Args:
         words: of the command line.
-        trace: where it is noted; a directory for a hook is made beside it.
+        trace: where it is noted.
         call: of a run that was recorded before.
         env: more for the environment.
     """
     if call.creates:
-        hook = trace.with_name("hook")
-        hook.mkdir(exist_ok=True)
-        (hook / "sitecustomize.py").write_text(_DIES_AT_CREATION)
-        path = f"{hook}{os.pathsep}{REPOSITORY}"
-        more = {**env, "PYTHONPATH": path, "DIE_AT_CREATION": str(call.number)}
-        done = _run([*COMMAND, *words], more)
+        env = _environment(env)
+        done = _clean(preloaded().run(words, env, dies_at_creation=call.number))
         assert done.returncode == -signal.SIGKILL, f"did not come to {call}: {done.stderr}"
         return
     came, done = injected(words, trace, call.name, call.number, "signal=KILL", env=env)
@@ -156,17 +135,21 @@ def killed_at(words: Sequence[str | Path], trace: Path, call: Call, env: Mapping
 def _run(words: Sequence[str | Path], env: Mapping[str, str]) -> Done:
     done = subprocess.run(
         words,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(REPOSITORY),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            **env,
-        },
+        env=_environment(env),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
     )
+    return _clean(done)
+
+
+def _environment(more: Mapping[str, str]) -> dict[str, str]:
+    needed = {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**os.environ, **needed, **more}
+
+
+def _clean(done: Done) -> Done:
     assert "Traceback" not in done.stderr, done.stderr
     assert "mistake in shardtool" not in done.stderr, done.stderr
     return done

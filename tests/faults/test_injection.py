@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.injection import injecting
+from tests.faults.compiled import injector
+from tests.faults.injection import befalling
 
 # Makes directories by turns: itself, a child, another thread.
 PROGRAM = """
@@ -34,8 +35,8 @@ EVERY = {f"{kind}-{number}" for kind in ("own", "child", "thread") for number in
 
 
 def inject(number: int, action: str, directory: Path) -> subprocess.CompletedProcess[str]:
-    prefix = injecting("mkdir", number, action, directory / "seen")
-    words = [*prefix, sys.executable, "-c", PROGRAM]
+    injection = befalling("mkdir", number, action, directory / "seen")
+    words = [injector(), *injection, sys.executable, "-c", PROGRAM]
     (directory / "made").mkdir()
     return subprocess.run(
         words, cwd=directory / "made", capture_output=True, text=True, check=False, timeout=60
@@ -73,9 +74,11 @@ def test_a_run_that_does_not_come_so_far_says_so(tmp_path: Path) -> None:
 
 
 def test_a_call_that_it_does_not_know_is_no_fault(tmp_path: Path) -> None:
-    prefix = injecting("clone3", 1, "EIO", tmp_path / "seen")
+    injection = befalling("clone3", 1, "EIO", tmp_path / "seen")
 
-    done = subprocess.run([*prefix, sys.executable], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [injector(), *injection, sys.executable], capture_output=True, text=True, check=False
+    )
 
     assert done.returncode == 125
     assert "clone3" in done.stderr
@@ -103,8 +106,8 @@ say("the end")
         for name in ("place/below", "place-beside"):
             (tmp_path / name).mkdir(parents=True, exist_ok=True)
         calls, seen = "openat,newfstatat,rename,renameat,fsync", tmp_path / f"seen-{number}"
-        prefix = injecting(calls, number, "EIO", seen, [place])
-        words = [*prefix, sys.executable, "-S", "-c", program]
+        injection = befalling(calls, number, "EIO", seen, [place])
+        words = [injector(), *injection, sys.executable, "-S", "-c", program]
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
         ends.append(done.stdout.splitlines()[-1])
         assert seen.exists() == (number < 6)
@@ -129,8 +132,10 @@ for _ in range(4):
 """
     found = []
     for action in ("SWAP", "FLASH"):
-        prefix = injecting("openat", 2, action, tmp_path / "seen", [tmp_path / "a", tmp_path / "b"])
-        words = [*prefix, sys.executable, "-c", program]
+        injection = befalling(
+            "openat", 2, action, tmp_path / "seen", [tmp_path / "a", tmp_path / "b"]
+        )
+        words = [injector(), *injection, sys.executable, "-c", program]
         found.append(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
         assert (tmp_path / "seen").read_text() == "swapped\n"
         (tmp_path / "seen").unlink()
@@ -147,17 +152,21 @@ for _ in range(4):
 def test_where_a_place_is_not_there_nothing_was_swapped(tmp_path: Path) -> None:
     places = [tmp_path / "a", tmp_path / "b"]
     places[0].write_text("a")
-    prefix = injecting("openat", 1, "SWAP", tmp_path / "seen", places)
+    injection = befalling("openat", 1, "SWAP", tmp_path / "seen", places)
 
-    subprocess.run([*prefix, sys.executable, "-c", f"open({str(places[0])!r})"], check=True)
+    subprocess.run(
+        [injector(), *injection, sys.executable, "-c", f"open({str(places[0])!r})"], check=True
+    )
 
     assert (tmp_path / "seen").read_text() == ""
 
 
 def test_the_program_does_not_outlive_what_answers_it(tmp_path: Path) -> None:
-    prefix = injecting("mkdir", 1, "KILL", tmp_path / "seen")
+    injection = befalling("mkdir", 1, "KILL", tmp_path / "seen")
     program = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
-    with subprocess.Popen([*prefix, sys.executable, "-c", program], stdout=subprocess.PIPE) as one:
+    with subprocess.Popen(
+        [injector(), *injection, sys.executable, "-c", program], stdout=subprocess.PIPE
+    ) as one:
         assert one.stdout is not None
         pid = int(one.stdout.readline())
         one.kill()

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from shardtool.snapshots.store import list_store
-from tests.faults.injection import injecting
+from tests.faults.compiled import injector
+from tests.faults.injection import befalling
 from tests.needs import lacking
 from tests.real.snapshot_world import backed_up, damage, document, make_node, shardtool, state
 
@@ -56,7 +57,7 @@ def as_user(uid: int, place: Path) -> Iterator[None]:
 def killed_at(calls: str, number: int, seen: Path, *places: Path) -> list[str]:
     """Return the words in front of a command that kill it at the n-th of its system calls, of
     those that have to do with a place if one is given."""
-    return [str(word) for word in injecting(calls, number, "KILL", seen, places)]
+    return [str(injector()), *map(str, befalling(calls, number, "KILL", seen, places))]
 
 
 def traced(call: str, log: Path) -> list[str]:

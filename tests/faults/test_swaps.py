@@ -19,7 +19,7 @@ from tests.conftest import Run
 from tests.faults.every_kill import about, contents, records
 from tests.faults.every_kill_snapshots import complete, leftovers, payload
 from tests.faults.every_kill_worlds import lossy_and_whole
-from tests.faults.injection import injecting, struck
+from tests.faults.injection import befalling, struck
 from tests.faults.races_world import (
     PRUNE,
     SECRET,
@@ -82,8 +82,8 @@ class Swapping:
     def _once(self, action: str, number: int, holds: Callable[[int], None]) -> bool:
         seen = self.outside.path.parents[3] / "seen"
         self.fresh()
-        prefix = injecting(LOOKS, number, action, seen, [self.name, self.link])
-        came, done = struck(self.words, prefix, seen)
+        injection = befalling(LOOKS, number, action, seen, [self.name, self.link])
+        came, done = struck(self.words, injection, seen)
         swapped = came and bool(seen.read_text())
         with about(f"{action} at {number}: {done.returncode} {done.stderr}"):
             assert done.returncode in (0, 1, 3)

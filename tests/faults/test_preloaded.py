@@ -1,0 +1,91 @@
+"""What runs shardtool without its start runs the same program, and nothing of one run in another."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fixtures import Node
+from tests.conftest import Run, environment_of, run_shardtool
+from tests.faults.injection import befalling
+from tests.needs import needs_root
+from tests.preloaded import Preloaded, preloaded, preloaded_alone, run_preloaded
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--version",),
+        ("status", "--json"),
+        ("status",),
+        ("check",),
+        ("prune", "--dry-run"),
+        ("prune",),  # asks, and nobody answers
+        ("no-such-command",),
+        ("status", "--no-such-option"),
+        ("--data", "/nowhere", "status"),
+        ("snapshots",),
+        ("history", "--help"),
+    ],
+    ids=" ".join,
+)
+def test_it_says_and_returns_what_the_installed_command_does(
+    words: tuple[str, ...], node: Node
+) -> None:
+    def run(how: Run) -> tuple[object, ...]:
+        done = how(*words, env={"SHARDTOOL_DATA": str(node.path), "COLUMNS": "80"})
+        lines = [line for line in done.stdout.splitlines() if '_at": "' not in line]
+        return done.returncode, lines, done.stderr
+
+    assert run(run_preloaded) == run(run_shardtool)
+
+
+def test_its_directory_and_environment_are_of_the_one_run(node: Node, tmp_path: Path) -> None:
+    here = node.path.parent
+    there = run_preloaded("--data", node.path.name, "backup", "-q", "--to", "out", cwd=here)
+    assert there.returncode == 0, there.stderr
+    assert (here / "out").is_dir()
+    none = run_preloaded("--data", node.path.name, "status", cwd="/")
+    assert none.returncode == 1
+    assert run_preloaded("status", env={"SHARDTOOL_DATA": str(node.path)}).returncode == 0
+    without = run_preloaded("status", env={"HOME": str(tmp_path)})
+    assert without.returncode == 1
+    assert "SHARDTOOL_DATA" in without.stderr
+
+
+def test_a_kill_is_seen_and_the_next_run_is_whole(node: Node, tmp_path: Path) -> None:
+    words = ("--data", str(node.path), "backup", "-q", "--to", str(tmp_path / "out"))
+    env = environment_of({})
+    seen = tmp_path / "seen"
+    killed = preloaded().run(words, env, injection=befalling("fsync", 5, "KILL", seen))
+    assert (killed.returncode, killed.stdout, killed.stderr) == (-9, "", "")
+    assert seen.exists()
+    assert os.listdir(tmp_path / "out") != []
+    created = preloaded().run(words, env, dies_at_creation=2)
+    assert created.returncode == -9
+    assert preloaded().run(words, env).returncode == 0
+    assert run_shardtool("snapshots", "verify", "--store", tmp_path / "out").returncode == 0
+
+
+@needs_root
+def test_alone_it_sees_no_process_of_others(node: Node) -> None:
+    words = ("--data", node.path, "backup", "-q")
+    with (node.raft / "log").open():
+        among = run_preloaded(*words)
+        alone = preloaded_alone().run(words, environment_of({}))
+    assert among.returncode == 4, "we have the raft log open, as a server has"
+    assert alone.returncode == 0
+
+
+def test_a_run_without_end_is_ended_and_all_that_it_forked(node: Node) -> None:
+    one = Preloaded((), {})
+    env = environment_of({})
+    assert one.run(("--version",), env).returncode == 0
+    words = ("--data", node.path, "status", "--watch", "--every", "1s")
+    with pytest.raises(subprocess.TimeoutExpired):
+        one.run(words, env, timeout_s=0.5)
+    with pytest.raises((AssertionError, OSError)):
+        one.run(("--version",), env)

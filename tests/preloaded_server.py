@@ -1,0 +1,135 @@
+"""A process that has imported all of shardtool, and forks for each run that it is asked for.
+
+    python -m tests.preloaded_server SOCKET LIBRARY
+
+SOCKET is a descriptor's number; a request is a JSON object with the descriptors of stdout and
+stderr, an answer the exit status. LIBRARY is inject.c's. Half of the time of a run is the start of
+Python and imports, which are the same each time: tests that make a thousand runs spare them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import shardtool
+from shardtool.cli.app import program
+
+LONGEST = 1 << 20
+"""Bytes of a request."""
+
+
+def main() -> None:
+    """Answer requests until whoever makes them has gone."""
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    library = ctypes.PyDLL(sys.argv[2])
+    for module in pkgutil.walk_packages(shardtool.__path__, "shardtool."):
+        # obstore has threads, and a fork has none of them.
+        if (
+            not module.name.startswith("shardtool.snapshots.remote")
+            and "__main__" not in module.name
+        ):
+            importlib.import_module(module.name)
+    for name in ("re2", "rocksdict"):
+        importlib.import_module(name)
+    assert len(os.listdir("/proc/self/task")) == 1, "a fork would have one thread of several"
+    gc.freeze()  # what is never looked at by the collector is shared with all that are forked
+    while True:
+        request, descriptors, _, _ = socket.recv_fds(channel, LONGEST, 2)
+        if not request:
+            return
+        child = os.fork()
+        if not child:
+            channel.close()
+            _run(json.loads(request), descriptors, library)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        while (ended := os.waitpid(-1, 0))[0] != child:
+            pass  # of what outlived an earlier run the first of a namespace is the parent
+        channel.send(str(ended[1]).encode())
+
+
+def _run(request: dict[str, Any], descriptors: list[int], library: ctypes.PyDLL) -> NoReturn:
+    """Be the run that was asked for."""
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    with open(os.devnull) as nothing:
+        for number, descriptor in enumerate([nothing.fileno(), *descriptors]):
+            os.dup2(descriptor, number)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    sys.argv = ["shardtool", *request["words"]]
+    if request["dies_at_creation"]:
+        sys.addaudithook(_death_at_creation(request["dies_at_creation"]))
+    if request["injection"]:
+        _be_struck(request["injection"], library)
+    _be_shardtool()
+
+
+def _be_struck(words: list[str], library: ctypes.PyDLL) -> None:
+    """Fork, and return in the child, which something will befall; the parent ends as it ends."""
+    ours, theirs = socket.socketpair()
+    supervisor = os.getpid()
+    child = os.fork()
+    # C takes them apart where they are.
+    calls, *others = [ctypes.create_string_buffer(os.fsencode(word)) for word in words]
+    if child:
+        theirs.close()
+        pointers = (ctypes.c_void_p * len(others))(*map(ctypes.addressof, others))
+        library.supervise(ours.fileno(), child, pointers)
+    ours.close()
+    with theirs:
+        library.be_supervised(theirs.fileno(), supervisor, calls)
+
+
+def _be_shardtool() -> NoReturn:
+    """Do what the installed command does, and what the interpreter does when it ends."""
+    code: object = 1
+    try:
+        program()
+    except SystemExit as end:
+        code = end.code
+    except:  # noqa: E722  whatever it is, it must not get into the loop that forks
+        traceback.print_exc()
+    assert isinstance(code, int)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _death_at_creation(number: int) -> Callable[[str, tuple[Any, ...]], None]:
+    """Return Python's audit hook that kills this process at the n-th open which may create.
+
+    inject can't tell the few that create from the many that read.
+    """
+    pid, seen = os.getpid(), 0
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if event == "open" and args[2] & os.O_CREAT and os.getpid() == pid:
+            seen += 1
+            if seen == number:
+                os.kill(pid, signal.SIGKILL)
+
+    return hook
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    main()
