@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from fixtures import Node
-from tests.conftest import Listing, Run, run_shardtool
+from tests.conftest import Listing
 from tests.faults.races_world import SECRET, Outside
-from tests.preloaded import run_preloaded
 
 
 @pytest.fixture
@@ -41,9 +40,3 @@ def original(public_path: Path) -> Path:
         node.old_shard(number, points=4)
         node.mark(number)
     return node.path
-
-
-@pytest.fixture
-def shardtool(request: pytest.FixtureRequest) -> Run:
-    """Return what runs shardtool: the installed one, but for slow tests, which run it so often."""
-    return run_preloaded if request.node.get_closest_marker("slow") else run_shardtool

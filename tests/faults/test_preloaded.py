@@ -1,4 +1,4 @@
-"""What runs shardtool without its start runs the same program, and nothing of one run in another."""
+"""What runs shardtool without its start runs the same program, and no run is in the next."""
 
 from __future__ import annotations
 
