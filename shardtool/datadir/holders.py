@@ -122,10 +122,15 @@ def _mapped_files(pid: int) -> Iterator[tuple[str, str]]:
     with open(
         f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape", newline="\n"
     ) as lines:
+        before = ""
         for line in lines:
-            at = line.find("/")
+            where, _, _, file = line.split(maxsplit=3)
+            if file == before:
+                continue  # the next piece of the same: a library has five
+            before = file
+            at = file.find("/")
             if at > 0:
-                shown, proc = line[at:].rstrip("\n"), f"/proc/{pid}/map_files/{line.split()[0]}"
+                shown, proc = file[at:].rstrip("\n"), f"/proc/{pid}/map_files/{where}"
                 # proc(5): a newline stands as \012, and a backslash as itself: it may be either.
                 yield proc, shown
                 if "\\012" in shown:
@@ -143,7 +148,7 @@ def _path_here(proc: str, shown: str, places: list[str]) -> str:
         shown: its path as the process knows it.
         places: directories, links resolved.
     """
-    if any(shown.startswith(place + "/") for place in places):
+    if shown.startswith(tuple(f"{place}/" for place in places)):
         return shown
     parts = shown.rsplit("/", 2)
     if not _NAMES.fullmatch(parts[-1]):
