@@ -51,19 +51,40 @@ def main() -> None:
         request, descriptors, _, _ = socket.recv_fds(channel, LONGEST, 2)
         if not request:
             return
-        child = os.fork()
-        if not child:
-            channel.close()
-            _run(json.loads(request), descriptors, library)
+        status = _forked(json.loads(request), descriptors, channel, library)
         for descriptor in descriptors:
             os.close(descriptor)
-        while (ended := os.waitpid(-1, 0))[0] != child:
-            pass  # of what outlived an earlier run the first of a namespace is the parent
-        channel.send(str(ended[1]).encode())
+        channel.send(str(status).encode())
 
 
-def _run(request: dict[str, Any], descriptors: list[int], library: ctypes.PyDLL) -> NoReturn:
-    """Be the run that was asked for."""
+def _forked(
+    request: dict[str, Any], descriptors: list[int], channel: socket.socket, library: ctypes.PyDLL
+) -> int:
+    """Fork the run that was asked for; return how it ended, as os.waitpid has it."""
+    # C takes these words apart where they are.
+    words = [ctypes.create_string_buffer(os.fsencode(word)) for word in request["injection"]]
+    ours, theirs = socket.socketpair()
+    supervisor, child = os.getpid(), os.fork()
+    if not child:
+        channel.close()
+        ours.close()
+        _prepare(request, descriptors)
+        if words:
+            library.be_supervised(theirs.fileno(), supervisor, words[0])
+        theirs.close()
+        _be_shardtool()
+    theirs.close()
+    with ours:
+        if words:
+            pointers = (ctypes.c_void_p * 4)(*map(ctypes.addressof, words[1:]))
+            return int(library.supervise(ours.fileno(), child, pointers))
+    while (ended := os.waitpid(-1, 0))[0] != child:
+        pass  # of what outlived an earlier run the first of a namespace is the parent
+    return ended[1]
+
+
+def _prepare(request: dict[str, Any], descriptors: list[int]) -> None:
+    """Make this process one that was started for a request."""
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
@@ -75,25 +96,6 @@ def _run(request: dict[str, Any], descriptors: list[int], library: ctypes.PyDLL)
     sys.argv = ["shardtool", *request["words"]]
     if request["dies_at_creation"]:
         sys.addaudithook(_death_at_creation(request["dies_at_creation"]))
-    if request["injection"]:
-        _be_struck(request["injection"], library)
-    _be_shardtool()
-
-
-def _be_struck(words: list[str], library: ctypes.PyDLL) -> None:
-    """Fork, and return in the child, which something will befall; the parent ends as it ends."""
-    ours, theirs = socket.socketpair()
-    supervisor = os.getpid()
-    child = os.fork()
-    # C takes them apart where they are.
-    calls, *others = [ctypes.create_string_buffer(os.fsencode(word)) for word in words]
-    if child:
-        theirs.close()
-        pointers = (ctypes.c_void_p * len(others))(*map(ctypes.addressof, others))
-        library.supervise(ours.fileno(), child, pointers)
-    ours.close()
-    with theirs:
-        library.be_supervised(theirs.fileno(), supervisor, calls)
 
 
 def _be_shardtool() -> NoReturn:

@@ -225,8 +225,8 @@ void be_supervised(int channel, pid_t supervisor, char *calls) {
 	fcntl(listener, F_SETFD, FD_CLOEXEC);
 }
 
-/* Supervise a child that was forked, given NUMBER ACTION SEEN PLACES; end as it ends. */
-_Noreturn void supervise(int channel, pid_t child, char **words) {
+/* Supervise a child that was forked, given NUMBER ACTION SEEN PLACES; return its status. */
+int supervise(int channel, pid_t child, char **words) {
 	char *places[2] = {NULL, NULL}, *seen_at = words[2];
 	places[0] = strtok(words[3], ":");
 	places[1] = strtok(NULL, ":");
@@ -237,20 +237,23 @@ _Noreturn void supervise(int channel, pid_t child, char **words) {
 	long wanted = atol(words[0]), count = 0;
 	char paths[2][2 * PATH_MAX];
 	int listener = received(channel), status = 0, has_ended = 0;
+	pid_t others = 0;
 	for (;;) {
 		struct pollfd waiting = {listener, POLLIN, 0};
 		poll(&waiting, 1, has_ended ? -1 : 20);
 		if (!has_ended && waitpid(child, &status, WNOHANG) == child) {
 			has_ended = 1;
-			/* Others may outlive it: somebody has to answer them, and nobody to wait for them. */
-			pid_t answering = fork();
-			if (answering < 0) die("fork");
-			if (answering) {
-				if (!WIFSIGNALED(status)) _exit(WEXITSTATUS(status));
-				kill(getpid(), WTERMSIG(status));
-				_exit(128 + WTERMSIG(status)); /* the first of a namespace can't kill itself */
+			poll(&waiting, 1, 0);
+			if (!(waiting.revents & (POLLHUP | POLLERR))) {
+				/* Others outlive it: somebody has to answer them, and nobody to wait for them. */
+				others = fork();
+				if (others < 0) die("fork");
+				if (!others) close_range(0, listener - 1, 0), close_range(listener + 1, ~0U, 0);
 			}
-			for (int descriptor = 0; descriptor < 3; descriptor++) close(descriptor);
+			if (others || waiting.revents & (POLLHUP | POLLERR)) {
+				close(listener);
+				return status;
+			}
 		}
 		if (!(waiting.revents & POLLIN)) {
 			if (has_ended && waiting.revents & (POLLHUP | POLLERR)) _exit(0);
@@ -296,5 +299,8 @@ int main(int argc, char **argv) {
 		die(argv[6]);
 	}
 	close(channel[1]);
-	supervise(channel[0], child, argv + 2);
+	int status = supervise(channel[0], child, argv + 2);
+	if (!WIFSIGNALED(status)) return WEXITSTATUS(status);
+	kill(getpid(), WTERMSIG(status));
+	return 128 + WTERMSIG(status); /* the first of a namespace can't kill itself */
 }

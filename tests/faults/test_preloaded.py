@@ -11,6 +11,7 @@ import pytest
 from fixtures import Node
 from tests.conftest import Run, environment_of, run_shardtool
 from tests.faults.injection import befalling
+from tests.faults.steps_world import answer
 from tests.needs import needs_root
 from tests.preloaded import Preloaded, preloaded, preloaded_alone, run_preloaded
 
@@ -37,8 +38,7 @@ def test_it_says_and_returns_what_the_installed_command_does(
 ) -> None:
     def run(how: Run) -> tuple[object, ...]:
         done = how(*words, env={"SHARDTOOL_DATA": str(node.path), "COLUMNS": "80"})
-        lines = [line for line in done.stdout.splitlines() if '_at": "' not in line]
-        return done.returncode, lines, done.stderr
+        return done.returncode, answer(done.stdout), done.stderr
 
     assert run(run_preloaded) == run(run_shardtool)
 
