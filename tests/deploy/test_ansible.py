@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -265,6 +266,7 @@ def alone(tmp_path: Path) -> Callable[..., Done]:
     def run(**variables: object) -> Done:
         shared = {
             "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
             "shardtool_data": str(tmp_path / "nothing"),
             "shardtool_password": SECRET,
             "shardtool_install_command": "true",
@@ -297,7 +299,7 @@ def alone(tmp_path: Path) -> Callable[..., Done]:
         ({"shardtool_secrets": {"A KEY": SECRET}}, "A KEY: expected the name of an environment"),
         ({"shardtool_secrets": {"KEY": f"{SECRET}\nmore"}}, "KEY: expected the name of an env"),
         ({"shardtool_environment": {"AWS_SECRET_ACCESS_KEY": "x"}}, "put it into shardtool_secre"),
-        ({"shardtool_command": "/no/such"}, "/no/such: expected shardtool on node1, found:"),
+        ({"shardtool_command": "/no/such"}, "/no/such: expected shardtool on node1, found: sh:"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -1,0 +1,41 @@
+"""Keeps the bytecode of Ansible's modules: imported at the start of each Python under a playbook.
+
+A module comes to its node as a zip of source, and Python keeps no bytecode of what it imports from
+one: each start of a module compiles the same 50 files, twice each, and does little else. What is
+imported here is what any Python has imported already.
+"""
+
+from __future__ import annotations
+
+import _imp
+import marshal
+import os
+import sys
+import zipimport
+
+_KEPT = f"{os.path.dirname(__file__)}/__pycache__"
+_RELEASE = sys.hexversion
+_compile = zipimport._compile_source  # type: ignore[attr-defined]
+
+
+def _compiled(path: str, source: bytes) -> object:
+    """Compile the source, or take what was kept of the very same source."""
+    file = f"{_KEPT}/{_imp.source_hash(_RELEASE, source).hex()}-{len(source)}.bytecode"
+    try:
+        with open(file, "rb") as kept:
+            return marshal.loads(kept.read())
+    except (OSError, ValueError, EOFError, TypeError):
+        code = _compile(path, source)
+    try:
+        part = f"{file}.{os.getpid()}"
+        with open(part, "wb") as written:
+            written.write(marshal.dumps(code))
+        os.replace(part, file)
+    except OSError:
+        pass  # it is compiled again next time
+    return code
+
+
+if not sys.dont_write_bytecode:
+    os.makedirs(_KEPT, exist_ok=True)
+    zipimport._compile_source = _compiled  # type: ignore[attr-defined]
