@@ -1,4 +1,4 @@
-"""Three servers of 0.7 that run, and real ansible-core to take them through upgrade.yml."""
+"""Servers of 0.7 that run, and real ansible-core to take them through upgrade.yml."""
 
 from __future__ import annotations
 
@@ -55,12 +55,14 @@ class Done:
 
 
 class World:
-    """Three nodes, their servers, and the inventory for them."""
+    """The nodes, their servers, and the inventory for them."""
 
-    def __init__(self, path: Path, rows: Mapping[int, Iterable[Row]] | None = None) -> None:
+    def __init__(
+        self, path: Path, servers: int = 3, rows: Mapping[int, Iterable[Row]] | None = None
+    ) -> None:
         """Build the nodes; see fixtures.cluster07. Their servers run, with a password."""
         self.path = path
-        self.homes = cluster07.build(path / "cluster", points=60, rows=rows)
+        self.homes = cluster07.build(path / "cluster", servers=servers, points=60, rows=rows)
         self.variables: dict[str, object] = {
             "shardtool_password": SECRET,
             "shardtool_busy_delay": 1,
@@ -97,13 +99,14 @@ class World:
             for path in sorted((home / "data/db/shard_db").iterdir())
         ]
 
-    def marked(self) -> set[int]:
-        """Return the nodes whose old shards are all marked."""
-        return {
-            number
-            for number, home in enumerate(self.homes, 1)
-            if all((one / "MIGRATED").exists() for one in (home / "data/db/shard_db").iterdir())
-        }
+    def marked(self) -> list[str]:
+        """Return those of the old shards that have a marker."""
+        homes = [home / "data/db/shard_db" for home in self.homes]
+        return [
+            one
+            for one in self.old_shards()
+            if (homes[int(one[0]) - 1] / one[2:] / "MIGRATED").exists()
+        ]
 
     def events(self, number: int) -> list[str]:
         """Return what a node's journal tells."""
