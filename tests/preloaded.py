@@ -99,7 +99,13 @@ def preloaded() -> Preloaded:
 
 @functools.cache
 def preloaded_alone() -> Preloaded:
-    """Return one in a PID namespace of its own, whose runs make the same calls each time."""
+    """Return one in a PID namespace of its own, whose runs make the same calls each time.
+
+    Each look for holders is one through all processes that there are: without others it is short.
+    What is mounted after its start it does not see. Without root it is one among all others.
+    """
+    if os.geteuid():
+        return preloaded()
     return Preloaded(_NAMESPACE, {"PYTHONHASHSEED": "0"})
 
 
@@ -110,3 +116,10 @@ def run_preloaded(
     if set(settings) - {"cwd"}:
         return run_shardtool(*args, env=env, **settings)  # another user, other streams
     return preloaded().run(args, environment_of(env), **settings)
+
+
+def run_alone(
+    *args: str | Path, env: Mapping[str, str | None] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Do so where no other processes are."""
+    return preloaded_alone().run(args, environment_of(env))

@@ -31,6 +31,7 @@ def document(done: subprocess.CompletedProcess[str]) -> Any:
     """Return the JSON document on stdout; there must be no traceback beside it."""
     assert "Traceback" not in done.stderr, done.stderr
     assert "mistake in shardtool" not in done.stderr, done.stderr
+    assert done.stdout, (done.returncode, done.stderr)
     return json.loads(done.stdout)
 
 

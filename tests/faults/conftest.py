@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from fixtures import Node
-from tests.conftest import Listing
+from tests.conftest import Listing, Run
 from tests.faults.races_world import SECRET, Outside
+from tests.preloaded import run_alone
 
 
 @pytest.fixture
@@ -40,3 +41,9 @@ def original(public_path: Path) -> Path:
         node.old_shard(number, points=4)
         node.mark(number)
     return node.path
+
+
+@pytest.fixture
+def alone() -> Run:
+    """Run shardtool without its start, where no other processes are: for hundreds of runs."""
+    return run_alone

@@ -69,10 +69,10 @@ INTERRUPTIBLE = ("openat", "read", "readv", "pread64", "write", "fsync", "flock"
 
 @dataclass(frozen=True)
 class Fault:
-    """The `number`-th `call` of a process fails, of those only that have to do with `place`.
+    """The `number`-th `call` of a process fails, of those that have to do with `place` or what is
+    below it.
 
-    For the command itself that is the world, for a child, which has its own count, one file.
-    `site` says what the call was, and `path` what it had to do with.
+    A child has its own count. `site` says what the call was, and `path` what it had to do with.
     """
 
     call: str
@@ -111,27 +111,37 @@ def faults(
         call: itertools.islice(itertools.cycle((only,) if only else errnos), turn, None)
         for call, errnos in ERRNOS.items()
     }
-    counts: Counter[str] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
     found: dict[str, Fault] = {}
     parent = ""
     for pid, call, rest in _calls(trace):
         parent = parent or pid
         # A child's temporary files have other names in each run.
         of_child = pid != parent
-        path = _path_below(f"{world}/data" if of_child else str(world), call, rest)
-        if not path:
+        paths = _paths_below(f"{world}/data" if of_child else str(world), call, rest)
+        if not paths:
             continue
-        counts[call] += not of_child
+        # The file and not the world, where it has the same name in each run: how often others are
+        # looked at is another number where a server answers sooner or later.
+        path, place, number = paths[0], _steady(paths[0], world), 1
+        if not of_child:
+            counts.update({(call, str(above)) for one in paths for above in (one, *one.parents)})
+            number = counts[call, place]
         site = _site(call, rest)
         if site not in found and call in (INTERRUPTIBLE if only else ERRNOS):
-            # A child's third call may be one that Python starts with: name the file instead.
-            number, place = (1, path) if of_child else (counts[call], str(world))
-            found[site] = Fault(call, number, next(turns[call]), site, place, path, of_child)
+            found[site] = Fault(call, number, next(turns[call]), site, place, str(path), of_child)
     return list(found.values())
 
 
-def _path_below(world: str, call: str, rest: str) -> str:
-    """Return the path below `world` that a call has to do with, as strace shows its arguments.
+def _steady(path: Path, world: Path) -> str:
+    """Return a path, or what of it has the same name in each run: no temporary file, no time."""
+    if path.is_relative_to(world / "tmp"):
+        return str(world / "tmp")
+    return re.sub(r"/[^/]*\d{8}T\d{6}Z.*", "", str(path))
+
+
+def _paths_below(world: str, call: str, rest: str) -> list[Path]:
+    """Return the paths below `world` that a call has to do with, as strace shows its arguments.
 
     inject.c has the same from the process; a text that is written, or read, names none.
     """
@@ -140,11 +150,8 @@ def _path_below(world: str, call: str, rest: str) -> str:
         words = words.partition(",")[0]  # the second is what was read or written
     if call in ("symlink", "symlinkat"):
         words = words.partition(",")[2]  # the first is only a text
-    for directory, name in _PLACE.findall(words):
-        path = name if name.startswith("/") else f"{directory}/{name}" if name else directory
-        if path.startswith(f"{world}/") or path == world:
-            return path
-    return ""
+    found = [Path(directory, name) for directory, name in _PLACE.findall(words)]
+    return [path for path in found if path.is_relative_to(world)]
 
 
 def _calls(trace: Path) -> Iterator[tuple[str, str, str]]:

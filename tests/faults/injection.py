@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.conftest import COMMAND, REPOSITORY
 from tests.faults.compiled import write_bytecode
 from tests.faults.injection_calls import CHANGING, WHOLE, Call, calls_in
-from tests.preloaded import preloaded
+from tests.preloaded import preloaded_alone
 
 Done = subprocess.CompletedProcess[str]
 Words = tuple[str | Path, ...]
@@ -70,7 +70,7 @@ def struck(
     It never ends in a traceback.
     """
     seen.unlink(missing_ok=True)
-    done = preloaded().run(words, _environment(env or {}), injection=injection)
+    done = preloaded_alone().run(words, _environment(env or {}), injection=injection)
     assert done.returncode != TROUBLE, done.stderr
     return seen.exists(), _clean(done)
 
@@ -125,7 +125,7 @@ def killed_at(words: Sequence[str | Path], trace: Path, call: Call, env: Mapping
     """
     if call.creates:
         env = _environment(env)
-        done = _clean(preloaded().run(words, env, dies_at_creation=call.number))
+        done = _clean(preloaded_alone().run(words, env, dies_at_creation=call.number))
         assert done.returncode == -signal.SIGKILL, f"did not come to {call}: {done.stderr}"
         return
     came, done = injected(words, trace, call.name, call.number, "signal=KILL", env=env)

@@ -83,11 +83,11 @@ def undisturbed(step: Step, original: Path, world: Path, run: Run) -> tuple[Done
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READING)
 def test_a_command_that_reads_is_never_content_with_less(
-    name: str, shardtool: Run, tmp_path: Path
+    name: str, alone: Run, tmp_path: Path
 ) -> None:
     step, world = READING[name], tmp_path / "world"
-    original = prepared(step, tmp_path / "original", shardtool)
-    whole, before = undisturbed(step, original, world, shardtool)
+    original = prepared(step, tmp_path / "original", alone)
+    whole, before = undisturbed(step, original, world, alone)
     problems = []
     with step.ready(world) as words:
         turn = [*READING].index(name)
@@ -98,7 +98,7 @@ def test_a_command_that_reads_is_never_content_with_less(
             wrong = "" if is_told(fault, done, whole) else "less than all, and no word of it"
             if done.returncode not in (0, step.code):
                 wrong = failed_clearly(done)
-            if step.ended(world, shardtool) != before:
+            if step.ended(world, alone) != before:
                 wrong += "; something has changed"
             if wrong:
                 problems.append(told(fault, wrong, done, whole))
@@ -108,11 +108,11 @@ def test_a_command_that_reads_is_never_content_with_less(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGING)
 def test_a_step_that_fails_anywhere_loses_nothing_and_a_rerun_ends_as_any_run(
-    name: str, shardtool: Run, tmp_path: Path
+    name: str, alone: Run, tmp_path: Path
 ) -> None:
     step, world = CHANGING[name], tmp_path / "world"
-    original = prepared(step, tmp_path / "original", shardtool)
-    whole, wanted = undisturbed(step, original, world, shardtool)
+    original = prepared(step, tmp_path / "original", alone)
+    whole, wanted = undisturbed(step, original, world, alone)
     with step.ready(copy_world(original, world)) as words:
         turn = [*CHANGING].index(name)
         every = faults(words, world, turn=turn, env=environment(world))
@@ -124,11 +124,11 @@ def test_a_step_that_fails_anywhere_loses_nothing_and_a_rerun_ends_as_any_run(
         untouched = everything(world)
         with step.ready(world) as words:
             done = fail(words, fault, world, env=environment(world))
-            wrong = after(step, done, words, wanted, world, shardtool)
+            wrong = after(step, done, words, wanted, world, alone)
             # Where nothing has changed a rerun is the undisturbed run again.
             is_fresh = everything(world) == untouched
             if not is_fresh and not wrong and done.returncode != step.code:
-                wrong = of_rerun(step, done, words, wanted, world, shardtool)
+                wrong = of_rerun(step, done, words, wanted, world, alone)
         if wrong:
             problems.append(told(fault, wrong, done, whole))
     assert not problems, "\n\n".join(problems)
@@ -137,11 +137,11 @@ def test_a_step_that_fails_anywhere_loses_nothing_and_a_rerun_ends_as_any_run(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*READING, *CHANGING])
 def test_a_call_that_a_signal_interrupts_is_simply_made_again(
-    name: str, shardtool: Run, tmp_path: Path
+    name: str, alone: Run, tmp_path: Path
 ) -> None:
     step, world = {**READING, **CHANGING}[name], tmp_path / "world"
-    original = prepared(step, tmp_path / "original", shardtool)
-    whole, wanted = undisturbed(step, original, world, shardtool)
+    original = prepared(step, tmp_path / "original", alone)
+    whole, wanted = undisturbed(step, original, world, alone)
     with step.ready(copy_world(original, world)) as words:
         every = faults(words, world, only="EINTR", env=environment(world))
     # One of each call is enough of what Python does by itself.
@@ -149,7 +149,7 @@ def test_a_call_that_a_signal_interrupts_is_simply_made_again(
         with step.ready(copy_world(original, world)) as words:
             done = fail(words, fault, world, env=environment(world))
         assert (done.returncode, lines_of(done)) == (whole.returncode, lines_of(whole)), fault
-        assert step.ended(world, shardtool) == wanted, fault
+        assert step.ended(world, alone) == wanted, fault
 
 
 def after(step: Step, done: Done, words: Words, wanted: object, world: Path, run: Run) -> str:

@@ -188,11 +188,11 @@ def test_backup_copies_nothing_through_a_link_swapped_in_at_any_look(
 
 @pytest.mark.parametrize("name", ["raft.restoring-*", "wal.restoring-*", "db/.shardtool"])
 def test_restore_touches_nothing_through_a_link_swapped_in_at_any_look(
-    name: str, original: Path, outside: Outside, shardtool: Run, public_path: Path
+    name: str, original: Path, outside: Outside, alone: Run, public_path: Path
 ) -> None:
     start, data, store = (public_path / name for name in ("start", "data", "store"))
     renewed(original, start)
-    assert shardtool("--data", start, "backup", "-q", "--to", store).returncode == 0
+    assert alone("--data", start, "backup", "-q", "--to", store).returncode == 0
     before = {top: contents(start / top) for top in ("raft", "wal")}
     link = data / "other"
 
@@ -217,12 +217,12 @@ def test_restore_touches_nothing_through_a_link_swapped_in_at_any_look(
 
 @pytest.mark.parametrize("name", ["a snapshot", "it as it goes", "a directory of it"])
 def test_forget_removes_nothing_through_a_link_swapped_in_at_any_look(
-    name: str, original: Path, outside: Outside, shardtool: Run, public_path: Path
+    name: str, original: Path, outside: Outside, alone: Run, public_path: Path
 ) -> None:
     start, data = public_path / "start", public_path / "data"
     renewed(original, start)
     for _ in range(2):
-        assert shardtool("--data", start, "backup", "-q").returncode == 0
+        assert alone("--data", start, "backup", "-q").returncode == 0
     old, new = sorted(path.name for path in (start / "snapshots").iterdir())
     # It goes under another name, and so does what is lifted out of it.
     going = data / "snapshots" / f".forgotten-{old}"
@@ -251,11 +251,11 @@ def test_forget_removes_nothing_through_a_link_swapped_in_at_any_look(
 
 
 def test_restore_elsewhere_follows_no_link_swapped_in_at_any_look(
-    original: Path, outside: Outside, shardtool: Run, public_path: Path
+    original: Path, outside: Outside, alone: Run, public_path: Path
 ) -> None:
     data, store = public_path / "data", public_path / "store"
     renewed(original, data)
-    assert shardtool("--data", data, "backup", "-q", "--to", store).returncode == 0
+    assert alone("--data", data, "backup", "-q", "--to", store).returncode == 0
     (snapshot,) = (path.name for path in store.iterdir())
     above = public_path / "theirs"
     target = above / "target"
