@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +14,9 @@ from fixtures import Node
 from tests.conftest import Listing, Run
 from tests.faults.races_world import SECRET, Outside
 from tests.preloaded import run_alone
+
+ROOM = 1 << 30
+"""Bytes that must be free in memory: the largest of these trees has a hundredth."""
 
 
 @pytest.fixture
@@ -47,3 +52,15 @@ def original(public_path: Path) -> Path:
 def alone() -> Run:
     """Run shardtool without its start, where no other processes are: for hundreds of runs."""
     return run_alone
+
+
+@pytest.fixture
+def memory_path() -> Iterator[Path]:
+    """Make a directory that every user can reach, in memory where there is room: for trees that
+    are made anew hundreds of times, which takes a file system on a disk most of the time."""
+    memory = Path("/dev/shm")
+    has_room = memory.is_dir() and shutil.disk_usage(memory).free > ROOM
+    path = Path(tempfile.mkdtemp(prefix="shardtool-test-", dir=memory if has_room else None))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)

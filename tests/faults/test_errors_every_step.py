@@ -83,10 +83,10 @@ def undisturbed(step: Step, original: Path, world: Path, run: Run) -> tuple[Done
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READING)
 def test_a_command_that_reads_is_never_content_with_less(
-    name: str, alone: Run, tmp_path: Path
+    name: str, alone: Run, memory_path: Path
 ) -> None:
-    step, world = READING[name], tmp_path / "world"
-    original = prepared(step, tmp_path / "original", alone)
+    step, world = READING[name], memory_path / "world"
+    original = prepared(step, memory_path / "original", alone)
     whole, before = undisturbed(step, original, world, alone)
     problems = []
     with step.ready(world) as words:
@@ -108,10 +108,10 @@ def test_a_command_that_reads_is_never_content_with_less(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGING)
 def test_a_step_that_fails_anywhere_loses_nothing_and_a_rerun_ends_as_any_run(
-    name: str, alone: Run, tmp_path: Path
+    name: str, alone: Run, memory_path: Path
 ) -> None:
-    step, world = CHANGING[name], tmp_path / "world"
-    original = prepared(step, tmp_path / "original", alone)
+    step, world = CHANGING[name], memory_path / "world"
+    original = prepared(step, memory_path / "original", alone)
     whole, wanted = undisturbed(step, original, world, alone)
     with step.ready(copy_world(original, world)) as words:
         turn = [*CHANGING].index(name)
@@ -137,10 +137,10 @@ def test_a_step_that_fails_anywhere_loses_nothing_and_a_rerun_ends_as_any_run(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*READING, *CHANGING])
 def test_a_call_that_a_signal_interrupts_is_simply_made_again(
-    name: str, alone: Run, tmp_path: Path
+    name: str, alone: Run, memory_path: Path
 ) -> None:
-    step, world = {**READING, **CHANGING}[name], tmp_path / "world"
-    original = prepared(step, tmp_path / "original", alone)
+    step, world = {**READING, **CHANGING}[name], memory_path / "world"
+    original = prepared(step, memory_path / "original", alone)
     whole, wanted = undisturbed(step, original, world, alone)
     with step.ready(copy_world(original, world)) as words:
         every = faults(words, world, only="EINTR", env=environment(world))

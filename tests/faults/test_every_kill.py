@@ -22,13 +22,13 @@ _PARTS = 4  # of the calls of a command: as many tests, which several processes 
 @pytest.mark.parametrize("part", range(_PARTS))
 @pytest.mark.parametrize("name", NAMES)
 def test_a_kill_at_any_call_breaks_no_law_and_a_rerun_finishes(
-    name: str, part: int, alone: Run, tmp_path: Path
+    name: str, part: int, alone: Run, memory_path: Path
 ) -> None:
-    kill_at_every_call(WORLDS[name](tmp_path, alone), every(_PARTS, part))
+    kill_at_every_call(WORLDS[name](memory_path, alone), every(_PARTS, part))
 
 
 @pytest.mark.parametrize("name", QUICK)
 def test_a_kill_around_any_rename_breaks_no_law_and_a_rerun_finishes(
-    name: str, alone: Run, tmp_path: Path
+    name: str, alone: Run, memory_path: Path
 ) -> None:
-    kill_at_every_call(WORLDS[name](tmp_path, alone), renames_and_what_follows)
+    kill_at_every_call(WORLDS[name](memory_path, alone), renames_and_what_follows)

@@ -32,20 +32,20 @@ NAMES = [
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_power_cut_breaks_no_law_and_a_rerun_finishes(
-    name: str, alone: Run, tmp_path: Path
+    name: str, alone: Run, memory_path: Path
 ) -> None:
-    cut_the_power_everywhere(WORLDS[name](tmp_path, alone), most_states=300, most_reruns=30)
+    cut_the_power_everywhere(WORLDS[name](memory_path, alone), most_states=300, most_reruns=30)
 
 
-def test_some_power_cuts_break_no_law_and_a_rerun_finishes(alone: Run, tmp_path: Path) -> None:
-    cut_the_power_everywhere(WORLDS["marked"](tmp_path, alone), most_states=40, most_reruns=2)
+def test_some_power_cuts_break_no_law_and_a_rerun_finishes(alone: Run, memory_path: Path) -> None:
+    cut_the_power_everywhere(WORLDS["marked"](memory_path, alone), most_states=40, most_reruns=2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["marked", "restored", "forgotten"])
 def test_a_power_cut_after_a_kill_breaks_no_law_and_a_rerun_finishes(
-    name: str, alone: Run, tmp_path: Path
+    name: str, alone: Run, memory_path: Path
 ) -> None:
     """The run after a kill finds in memory what may never have reached the disk."""
-    world = WORLDS[name](tmp_path, alone)
+    world = WORLDS[name](memory_path, alone)
     cut_the_power_after_each_kill(world, renames_and_what_follows, most_states=25, most_reruns=2)

@@ -43,6 +43,12 @@ LOOKS = (
 )
 
 
+@pytest.fixture
+def public_path(memory_path: Path) -> Path:
+    """Have all of it in memory."""
+    return memory_path
+
+
 @dataclass
 class Swapping:
     """Runs of a command, each with its swap one call later, until one ends before it.
