@@ -16,11 +16,18 @@ import zipimport
 _KEPT = f"{os.path.dirname(__file__)}/__pycache__"
 _RELEASE = sys.hexversion
 _compile = zipimport._compile_source  # type: ignore[attr-defined]
+_had: dict[str, object] = {}  # the second time is a moment after the first
 
 
 def _compiled(path: str, source: bytes) -> object:
-    """Compile the source, or take what was kept of the very same source."""
     file = f"{_KEPT}/{_imp.source_hash(_RELEASE, source).hex()}-{len(source)}.bytecode"
+    if file not in _had:
+        _had[file] = _kept_in(file, path, source)
+    return _had[file]
+
+
+def _kept_in(file: str, path: str, source: bytes) -> object:
+    """Compile the source, or take what was kept of the very same source."""
     try:
         with open(file, "rb") as kept:
             return marshal.loads(kept.read())
