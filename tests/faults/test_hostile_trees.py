@@ -73,10 +73,10 @@ LEVELS = [
 @pytest.mark.slow
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_link_at_any_level_leads_no_command_outside(
-    level: str, node: Node, shardtool: Run, listing: List, tmp_path: Path
+    level: str, node: Node, alone: Run, listing: List, tmp_path: Path
 ) -> None:
     for words in (("verify", "-q"), ("backup", "-q"), ("backup", "-q")):
-        assert shardtool("--data", node.path, *words).returncode == 0
+        assert alone("--data", node.path, *words).returncode == 0
     (node.db / ".shardtool/trash").mkdir()
     (node.db / ".shardtool/journal").touch()
     snapshot = sorted(os.listdir(node.path / "snapshots"))[0]
@@ -86,9 +86,9 @@ def test_a_link_at_any_level_leads_no_command_outside(
     place.rename(outside / "there")
     place.symlink_to(outside / "there")
     before = listing(outside)
-    every_command(shardtool, node.path, tmp_path / "x.lp", LOOKING)
+    every_command(alone, node.path, tmp_path / "x.lp", LOOKING)
     assert listing(outside) == before
-    every_command(shardtool, node.path, tmp_path / "x.lp", CHANGING)
+    every_command(alone, node.path, tmp_path / "x.lp", CHANGING)
     # A link that the server's own owner has in raft or wal is restored as a link.
     assert listing(outside) == before
     if ".shardtool" not in level or "proofs" in level:
@@ -154,16 +154,16 @@ ODD: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize("where", [SHARD, "db/shard_db db/shard_db_v2/00001", "raft wal"])
 @pytest.mark.parametrize("kind", ODD)
 def test_no_command_stumbles_over(
-    kind: str, where: str, node: Node, shardtool: Run, tmp_path: Path
+    kind: str, where: str, node: Node, alone: Run, tmp_path: Path
 ) -> None:
     for place in where.split():
         ODD[kind](node.path / place)
-    every_command(shardtool, node.path, tmp_path / "x.lp", LOOKING)
+    every_command(alone, node.path, tmp_path / "x.lp", LOOKING)
     if "raft" in where and kind == "a sparse table of 2^40 bytes":
         commands = [words for words in CHANGING if words[0] != "backup"]  # it has no room for it
     else:
         commands = CHANGING
-    every_command(shardtool, node.path, tmp_path / "x.lp", commands)
+    every_command(alone, node.path, tmp_path / "x.lp", commands)
     assert "00002" not in old_shards(node.path)
 
 
