@@ -107,13 +107,8 @@ def environment_of(more: Mapping[str, str | None] | None) -> dict[str, str]:
 
 
 @pytest.fixture
-def shardtool(request: pytest.FixtureRequest) -> Run:
-    """Return what runs shardtool as run_shardtool does; slow tests, which are many runs, spare
-    what comes before its first line."""
-    if request.node.get_closest_marker("slow"):
-        from tests.preloaded import run_preloaded  # it needs what is here
-
-        return run_preloaded
+def shardtool() -> Run:
+    """Return what runs the installed shardtool; see run_shardtool."""
     return run_shardtool
 
 

@@ -1,15 +1,16 @@
 """Run shardtool many times without its start: in a process that was forked after the imports.
 
-It is the same code from the entry point on. A test that makes a few runs takes the installed
-command (conftest's run_shardtool); this one is for those that make hundreds, which differ in what
-befalls them.
+It is the same code from the entry point on. What a user does is tested by the installed command
+(conftest's run_shardtool); this is for runs by the hundred, which differ in what befalls them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,29 +22,26 @@ from typing import Any
 
 from tests.conftest import REPOSITORY, environment_of, run_shardtool
 from tests.faults.compiled import injector_library
-from tests.preloaded_server import LONGEST
+from tests.preloaded_server import LONGEST, TROUBLE
 
-_NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""What stands before a command for it to see no process but its own children."""
+# Tests count their own children, and wait for all of them.
+_AS_NO_CHILD = "import os, sys; os.fork() and os._exit(0); os.execvp(sys.argv[1], sys.argv[1:])"
+_LONGEST_S = 300
 
 
 class Preloaded:
     """The process that forks, and our end of the line to it."""
 
     def __init__(self, prefix: Sequence[str], env: Mapping[str, str]) -> None:
-        """Start it, as what stands after `prefix`, with `env` added to the environment."""
-        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                [
-                    *(*prefix, sys.executable, "-m", "tests.preloaded_server"),
-                    *(str(theirs.fileno()), injector_library()),
-                ],
-                cwd=REPOSITORY,
-                env={**os.environ, **env, "PYTHONPATH": str(REPOSITORY)},
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
+        """Remember how it is started: as what stands after `prefix`, with `env` added to the
+        environment."""
+        self._prefix = prefix
+        self._env = {**os.environ, **env, "PYTHONPATH": str(REPOSITORY)}
+        self._channel: socket.socket | None = None
+        self.group = 0
+        """The process group, and the session, of all that it forks."""
 
     def run(
         self,
@@ -53,7 +51,7 @@ class Preloaded:
         injection: Sequence[str | Path] = (),
         dies_at_creation: int = 0,
         cwd: str | Path = "",
-        timeout_s: float = 60,
+        timeout_s: float = _LONGEST_S,
     ) -> subprocess.CompletedProcess[str]:
         """Run `shardtool *words` to its end, and return it.
 
@@ -64,31 +62,65 @@ class Preloaded:
             dies_at_creation: at which open that may create it is killed, from 1 on; 0 for none.
             cwd: its working directory; ours where it is empty.
             timeout_s: how long it may take.
+
+        Raises:
+            AssertionError: it did not come to shardtool's first line, or could not be struck.
+            TimeoutExpired: it took longer, and was ended with all that it forked.
         """
         request = {
             "words": [*map(str, words)],
             "env": {**env},
             "injection": [*map(str, injection)],
+            "library": str(injector_library()) if injection else "",
             "dies_at_creation": dies_at_creation,
             "cwd": str(cwd or os.getcwd()),
         }
-        message = json.dumps(request).encode()
-        assert len(message) < LONGEST
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            self._channel.settimeout(timeout_s)
-            socket.send_fds(self._channel, [message], [out.fileno(), err.fileno()])
-            try:
-                status = self._channel.recv(64)
-            except TimeoutError:
-                os.killpg(self._process.pid, signal.SIGKILL)
-                raise subprocess.TimeoutExpired([*map(str, words)], timeout_s) from None
+            status = self._asked(
+                json.dumps(request).encode(), [out.fileno(), err.fileno()], timeout_s
+            )
             streams = []
             for stream in (out, err):
                 stream.seek(0)
                 streams.append(stream.read().decode())
-        assert status, f"what forks for the runs has ended: {self._process.poll()}"
         code = os.waitstatus_to_exitcode(int(status))
+        assert code != TROUBLE, streams
         return subprocess.CompletedProcess(["shardtool", *map(str, words)], code, *streams)
+
+    def _asked(self, message: bytes, descriptors: list[int], timeout_s: float) -> bytes:
+        """Ask for a run and return its status; if that goes wrong, the next run has a new start."""
+        assert len(message) < LONGEST
+        channel, self._channel = self._channel or self._start(), None
+        channel.settimeout(timeout_s)
+        try:
+            socket.send_fds(channel, [message], descriptors)
+            status = channel.recv(64)
+            assert status, "what forks for the runs has ended"
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.group, signal.SIGKILL)
+            channel.close()
+            if isinstance(error, TimeoutError):
+                raise subprocess.TimeoutExpired("shardtool", timeout_s) from None
+            raise
+        self._channel = channel
+        return status
+
+    def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            words = [*self._prefix, sys.executable, "-m", "tests.preloaded_server"]
+            started = subprocess.Popen(
+                [sys.executable, "-c", _AS_NO_CHILD, *words, str(theirs.fileno())],
+                cwd=REPOSITORY,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        assert started.wait() == 0
+        self.group = started.pid
+        return ours
 
 
 @functools.cache
@@ -102,11 +134,20 @@ def preloaded_alone() -> Preloaded:
     """Return one in a PID namespace of its own, whose runs make the same calls each time.
 
     Each look for holders is one through all processes that there are: without others it is short.
-    What is mounted after its start it does not see. Without root it is one among all others.
+    What is mounted after its start it does not see. Where none can be made it is one among all
+    other processes.
     """
-    if os.geteuid():
+    if not has_namespaces():
         return preloaded()
-    return Preloaded(_NAMESPACE, {"PYTHONHASHSEED": "0"})
+    return Preloaded(NAMESPACE, {"PYTHONHASHSEED": "0"})
+
+
+@functools.cache
+def has_namespaces() -> bool:
+    """Say whether we may make a PID namespace, and mount its /proc."""
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode == 0
 
 
 def run_preloaded(

@@ -1,10 +1,10 @@
 """A process that has imported all of shardtool, and forks for each run that it is asked for.
 
-    python -m tests.preloaded_server SOCKET LIBRARY
+    python -m tests.preloaded_server SOCKET
 
 SOCKET is a descriptor's number; a request is a JSON object with the descriptors of stdout and
-stderr, an answer the exit status. LIBRARY is inject.c's. Half of the time of a run is the start of
-Python and imports, which are the same each time: tests that make a thousand runs spare them.
+stderr, an answer the exit status. Half of the time of a run is the start of Python and imports,
+which are the same each time: tests that make a thousand runs spare them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import os
 import pkgutil
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable
@@ -30,12 +32,15 @@ from shardtool.cli.app import program
 
 LONGEST = 1 << 20
 """Bytes of a request."""
+TROUBLE = 125
+"""With which a run ends that did not come to shardtool's first line, or can't be struck."""
 
 
 def main() -> None:
     """Answer requests until whoever makes them has gone."""
     channel = socket.socket(fileno=int(sys.argv[1]))
-    library = ctypes.PyDLL(sys.argv[2])
+    if os.getpid() == 1:
+        _leave_mounts()
     for module in pkgutil.walk_packages(shardtool.__path__, "shardtool."):
         # obstore has threads, and a fork has none of them.
         if (
@@ -51,31 +56,42 @@ def main() -> None:
         request, descriptors, _, _ = socket.recv_fds(channel, LONGEST, 2)
         if not request:
             return
-        status = _forked(json.loads(request), descriptors, channel, library)
+        status = _forked(json.loads(request), descriptors, channel)
         for descriptor in descriptors:
             os.close(descriptor)
         channel.send(str(status).encode())
 
 
-def _forked(
-    request: dict[str, Any], descriptors: list[int], channel: socket.socket, library: ctypes.PyDLL
-) -> int:
+def _leave_mounts() -> None:
+    """Let go, in a namespace of our own, of what other tests have mounted: they unmount it."""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        place = line.split()[1]
+        if place.startswith((f"{tempfile.gettempdir()}/", "/dev/shm/")):
+            subprocess.run(["umount", "--lazy", place], check=False, capture_output=True)
+
+
+def _forked(request: dict[str, Any], descriptors: list[int], channel: socket.socket) -> int:
     """Fork the run that was asked for; return how it ended, as os.waitpid has it."""
     # C takes these words apart where they are.
     words = [ctypes.create_string_buffer(os.fsencode(word)) for word in request["injection"]]
+    library = ctypes.PyDLL(request["library"]) if words else None
     ours, theirs = socket.socketpair()
     supervisor, child = os.getpid(), os.fork()
     if not child:
-        channel.close()
-        ours.close()
-        _prepare(request, descriptors)
-        if words:
-            library.be_supervised(theirs.fileno(), supervisor, words[0])
-        theirs.close()
+        try:
+            channel.close()
+            ours.close()
+            _prepare(request, descriptors)
+            if library is not None:
+                library.be_supervised(theirs.fileno(), supervisor, words[0])
+            theirs.close()
+        except:  # noqa: E722  whatever it is, it must not get into the loop that forks
+            traceback.print_exc()
+            os._exit(TROUBLE)
         _be_shardtool()
     theirs.close()
     with ours:
-        if words:
+        if library is not None:
             pointers = (ctypes.c_void_p * 4)(*map(ctypes.addressof, words[1:]))
             return int(library.supervise(ours.fileno(), child, pointers))
     while (ended := os.waitpid(-1, 0))[0] != child:
@@ -85,34 +101,33 @@ def _forked(
 
 def _prepare(request: dict[str, Any], descriptors: list[int]) -> None:
     """Make this process one that was started for a request."""
-    os.chdir(request["cwd"])
-    os.environ.clear()
-    os.environ.update(request["env"])
     with open(os.devnull) as nothing:
         for number, descriptor in enumerate([nothing.fileno(), *descriptors]):
             os.dup2(descriptor, number)
     for descriptor in descriptors:
         os.close(descriptor)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
     sys.argv = ["shardtool", *request["words"]]
     if request["dies_at_creation"]:
         sys.addaudithook(_death_at_creation(request["dies_at_creation"]))
 
 
 def _be_shardtool() -> NoReturn:
-    """Do what the installed command does, and what the interpreter does when it ends."""
+    """Do what the installed command does, and of the interpreter's end what can be seen."""
     code: object = 1
     try:
         program()
     except SystemExit as end:
         code = end.code
-    except:  # noqa: E722  whatever it is, it must not get into the loop that forks
+    except:  # noqa: E722  as the interpreter does
         traceback.print_exc()
-    assert isinstance(code, int)
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
+    os._exit(code if isinstance(code, int) else TROUBLE)
 
 
 def _death_at_creation(number: int) -> Callable[[str, tuple[Any, ...]], None]:

@@ -95,6 +95,7 @@ def main() -> int:
     try:
         return _main()
     except KeyboardInterrupt:  # before the command had begun: its manner was still being imported
+        Interrupts.end()
         manner = manner_of(sys.argv[1:], os.environ)
         if manner.nagios:
             print("SHARDTOOL UNKNOWN - interrupted", flush=True)
@@ -110,27 +111,27 @@ def _main() -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    interrupts = Interrupts()
     if sys.argv[1:2] == [COMPLETE]:
         from shardtool.cli import completing
 
-        return completing.run(sys.argv[2:])
+        return completing.run(sys.argv[2:])  # with a signal's handler of its own
+    Interrupts()
     manner = manner_of(sys.argv[1:], os.environ)
     if manner.mail:
         from shardtool.cli.mail import Held
 
         with Held(log_as_json=manner.log_as_json) as held:
-            code = held.code = _ended(manner, held.log, interrupts)
+            code = held.code = _ended(manner, held.log)
         return _flushed(code, manner, Log(as_json=manner.log_as_json, command=held.log.command))
     log = Log(as_json=manner.log_as_json)
     if manner.nagios:
         from shardtool.cli.plugin import PluginLog
 
         log = PluginLog()
-    return _flushed(_ended(manner, log, interrupts), manner, log)
+    return _flushed(_ended(manner, log), manner, log)
 
 
-def _ended(manner: Manner, log: Log, interrupts: Interrupts) -> int:
+def _ended(manner: Manner, log: Log) -> int:
     """Run the command to its end, and have no signal disturb what comes after; return the code."""
     try:
         code = _guarded(manner, log)
@@ -139,7 +140,7 @@ def _ended(manner: Manner, log: Log, interrupts: Interrupts) -> int:
     except SystemExit:  # argparse has shown a help or the version
         # Whoever takes that for the answer of a plugin would take it for "all is well".
         code = exits.UNKNOWN if manner.nagios else exits.DONE
-    interrupts.end()  # it is over: the code stands
+    Interrupts.end()  # it is over: the code stands
     if manner.nagios and (log.has_ended or code == exits.INTERRUPTED):
         return exits.UNKNOWN
     log.end(code)

@@ -28,7 +28,8 @@ class Interrupts:
         self._tell_others = sys.unraisablehook
         sys.unraisablehook = self._raise_later
 
-    def end(self) -> None:
+    @staticmethod
+    def end() -> None:
         """Have no signal disturb what comes after."""
         for number in (signal.SIGINT, *_NUMBERS):
             signal.signal(number, signal.SIG_IGN)
@@ -36,6 +37,11 @@ class Interrupts:
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
         self._latest = signal.Signals(number)
+        while frame is not None:
+            if frame.f_code is Interrupts._raise_later.__code__:
+                self._arm()  # what is raised in there is dropped, and the first with it
+                return
+            frame = frame.f_back
         raise InterruptedByUserError(f"interrupted by {self._latest.name}")
 
     def _raise_later(self, dropped: sys.UnraisableHookArgs) -> None:
@@ -45,7 +51,9 @@ class Interrupts:
             return
         if not isinstance(dropped.exc_value, InterruptedByUserError):
             self._latest = signal.SIGINT
-        # Not at once: what is raised in here is dropped too.
+        self._arm()
+
+    def _arm(self) -> None:
         signal.signal(signal.SIGALRM, self._raise_now)
         signal.setitimer(signal.ITIMER_REAL, _SOON_S)
 

@@ -125,7 +125,7 @@ def _mapped_files(pid: int) -> Iterator[tuple[str, str]]:
         before = ""
         for line in lines:
             where, _, _, file = line.split(maxsplit=3)
-            if file == before:
+            if file == before and not _NAMES.fullmatch(file.rstrip("\n").rpartition("/")[2]):
                 continue  # the next piece of the same: a library has five
             before = file
             at = file.find("/")

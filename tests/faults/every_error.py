@@ -7,20 +7,18 @@ A run in a PID namespace of its own makes the same calls each time (elsewhere th
 from __future__ import annotations
 
 import itertools
-import os
 import re
-import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conftest import COMMAND, REPOSITORY
+from tests.conftest import COMMAND, environment_of
 from tests.faults.compiled import write_bytecode
-from tests.faults.injection import befalling
+from tests.faults.injection import alike, befalling
 from tests.needs import lacking
-from tests.preloaded import preloaded_alone
+from tests.preloaded import NAMESPACE, has_namespaces, preloaded_alone
 
 _CALL = re.compile(r"(\d+) +(\w+)\((.*)")
 _RESUMED = re.compile(r"(\d+) +<\.\.\. \w+ resumed>(.*)")
@@ -123,8 +121,9 @@ def faults(
             continue
         # The file and not the world, where it has the same name in each run: how often others are
         # looked at is another number where a server answers sooner or later.
-        path, place, number = paths[0], _steady(paths[0], world), 1
+        path, place, number = paths[0], str(paths[0]), 1
         if not of_child:
+            place = _steady(path, world)
             counts.update({(call, str(above)) for one in paths for above in (one, *one.parents)})
             number = counts[call, place]
         site = _site(call, rest)
@@ -146,7 +145,7 @@ def _paths_below(world: str, call: str, rest: str) -> list[Path]:
     inject.c has the same from the process; a text that is written, or read, names none.
     """
     words = rest.partition(" = ")[0]
-    if call in ("read", "readv", "pread64", "write", "writev"):
+    if call in ("read", "readv", "pread64", "write", "writev", "readlink"):
         words = words.partition(",")[0]  # the second is what was read or written
     if call in ("symlink", "symlinkat"):
         words = words.partition(",")[2]  # the first is only a text
@@ -201,28 +200,20 @@ def fail(
         injection = befalling(fault.call, fault.number, fault.errno, trace, [place])
         done = preloaded_alone().run(words, _environment(env), injection=injection)
         assert trace.exists(), f"did not come to {fault}: {done.stderr}"
-        struck = str(Path(trace.read_text()))
-        assert _alike(struck) == _alike(fault.path), f"{struck} was struck, not {fault}"
+        struck = trace.read_text()
+        assert alike(struck) == alike(fault.path), f"{struck} was struck, not {fault}"
     assert "Traceback" not in done.stderr, (fault, done.stderr)
     assert "mistake in shardtool" not in done.stderr, (fault, done.stderr)
     return done
 
 
-def _alike(path: str) -> str:
-    """Return a path without what no two runs have in common: times, random names."""
-    random = r"(/world/tmp/(?:shardtool-\w+-)?)\w{8}(?:/\w{8})?(?:/s\w{8})?"
-    return re.sub(rf"{random}|\d", r"\1", path)
-
-
 def _run(
     prefix: Sequence[str | Path], words: Sequence[str | Path], env: dict[str, str] | None
 ) -> subprocess.CompletedProcess[str]:
-    namespace = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
-    for needed in ("strace", "unshare"):
-        if shutil.which(needed) is None:
-            lacking(needed)
+    if not has_namespaces():
+        lacking("the right to make a PID namespace")
     return subprocess.run(
-        [*namespace, *prefix, *COMMAND, *words],
+        [*NAMESPACE, *prefix, *COMMAND, *words],
         env=_environment(env),
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -234,4 +225,4 @@ def _run(
 
 def _environment(more: dict[str, str] | None) -> dict[str, str]:
     same = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY), **same, **(more or {})}
+    return environment_of({**same, **(more or {})})

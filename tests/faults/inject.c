@@ -17,8 +17,7 @@
  *     FLASH        they do, and again at the next call that counts
  *
  * The file SEEN is there when it came so far, and says so if two places were swapped then; else it
- * has the path that the call had to do with, where PLACES are given. Ends as the program ends, which
- * does not outlive it.
+ * has the path that the call had to do with. Ends as the program ends, which does not outlive it.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -41,8 +40,8 @@
 #include <unistd.h>
 
 /* How a call names what it has to do with: a descriptor; a path; a path from a descriptor; two of
- * a kind; a text, and then a path from a descriptor. */
-enum shape { NOTHING, FD, PATH, AT, PATHS, ATS, TEXT_AT };
+ * a kind; a text, and then a path, or one from a descriptor. */
+enum shape { NOTHING, FD, PATH, AT, PATHS, ATS, TEXT_PATH, TEXT_AT };
 
 #define CALL(name, shape) {#name, SYS_##name, shape}
 static const struct call { const char *name; int number; enum shape shape; } calls[] = {
@@ -60,7 +59,7 @@ static const struct call { const char *name; int number; enum shape shape; } cal
 #ifdef SYS_rename /* what only older architectures have */
 	CALL(open, PATH), CALL(stat, PATH), CALL(lstat, PATH), CALL(access, PATH),
 	CALL(readlink, PATH), CALL(mkdir, PATH), CALL(rename, PATHS), CALL(link, PATHS),
-	CALL(symlink, PATHS), CALL(unlink, PATH), CALL(rmdir, PATH), CALL(chmod, PATH),
+	CALL(symlink, TEXT_PATH), CALL(unlink, PATH), CALL(rmdir, PATH), CALL(chmod, PATH),
 	CALL(chown, PATH), CALL(lchown, PATH),
 #endif
 };
@@ -187,10 +186,8 @@ static void path_from(char *path, size_t size, pid_t pid, int descriptor, uint64
 	strncat(path, text, size - strlen(path) - 1);
 }
 
-/* Says whether a call counts; leaves the paths that it has to do with, where that decides it. */
-static int counts(const struct seccomp_notif *asked, char *places[2], char paths[2][2 * PATH_MAX]) {
+static void paths_of(const struct seccomp_notif *asked, char paths[2][2 * PATH_MAX]) {
 	*paths[0] = *paths[1] = 0;
-	if (!places[0]) return 1;
 	const __u64 *words = asked->data.args;
 	pid_t pid = (pid_t)asked->pid;
 	size_t size = 2 * PATH_MAX;
@@ -201,8 +198,12 @@ static int counts(const struct seccomp_notif *asked, char *places[2], char paths
 	case PATH: path_from(paths[0], size, pid, AT_FDCWD, words[0]); break;
 	case ATS: path_from(paths[1], size, pid, (int)words[2], words[3]); /* fall through */
 	case AT: path_from(paths[0], size, pid, (int)words[0], words[1]); break;
+	case TEXT_PATH: path_from(paths[0], size, pid, AT_FDCWD, words[1]); break;
 	case TEXT_AT: path_from(paths[0], size, pid, (int)words[1], words[2]); break;
 	}
+}
+
+static int counts(char paths[2][2 * PATH_MAX], char *places[2]) {
 	for (int i = 0; i < 2; i++)
 		for (int j = 0; j < 2; j++)
 			if (*paths[i] && places[j] && is_below(paths[i], &places[j])) return 1;
@@ -221,8 +222,7 @@ void be_supervised(int channel, pid_t supervisor, char *calls) {
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != supervisor) die("no supervisor");
 	int listener = listener_for(calls);
 	send_over(channel, listener);
-	/* The supervisor answers from now on; what we close here is not ours to close in it. */
-	fcntl(listener, F_SETFD, FD_CLOEXEC);
+	close(listener); /* the supervisor has it now */
 }
 
 /* Supervise a child that was forked, given NUMBER ACTION SEEN PLACES; return its status. */
@@ -264,11 +264,17 @@ int supervise(int channel, pid_t child, char **words) {
 		if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &asked)) continue; /* it has died meanwhile */
 		struct seccomp_notif_resp answer = {.id = asked.id,
 											.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
-		if ((pid_t)asked.pid == child && counts(&asked, places, paths)) {
+		int is_ours = (pid_t)asked.pid == child;
+		if (is_ours && places[0]) {
+			paths_of(&asked, paths);
+			is_ours = counts(paths, places);
+		}
+		if (is_ours) {
 			count++;
 			int is_first = count == wanted, swapped = 0;
 			if (is_swap && (is_first || (is_flash && count == wanted + 1))) swapped = swap(places);
 			if (is_first) {
+				if (!places[0]) paths_of(&asked, paths);
 				FILE *seen = fopen(seen_at, "ae");
 				if (!seen) die(seen_at);
 				fputs(swapped ? "swapped\n" : is_swap ? "" : paths[0], seen);

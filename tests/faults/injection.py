@@ -7,21 +7,19 @@ what it does, and to a process that has been forked after its imports.
 
 from __future__ import annotations
 
-import os
+import re
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.conftest import COMMAND, REPOSITORY
+from tests.conftest import COMMAND, environment_of
 from tests.faults.compiled import write_bytecode
 from tests.faults.injection_calls import CHANGING, WHOLE, Call, calls_in
-from tests.preloaded import preloaded_alone
+from tests.preloaded import NAMESPACE, has_namespaces, preloaded_alone
 
 Done = subprocess.CompletedProcess[str]
 Words = tuple[str | Path, ...]
-TROUBLE = 125
-"""With which inject ends if it can't do its work."""
 
 
 def injected(
@@ -71,7 +69,6 @@ def struck(
     """
     seen.unlink(missing_ok=True)
     done = preloaded_alone().run(words, _environment(env or {}), injection=injection)
-    assert done.returncode != TROUBLE, done.stderr
     return seen.exists(), _clean(done)
 
 
@@ -110,7 +107,9 @@ def recorded(
         strace += ("--seccomp-bpf",)  # faster, but sends no signals
     else:
         strace += ("-e", f"inject={dies_at.name}:signal=KILL:when={dies_at.number}")
-    done = _run([*strace, *COMMAND, *words], env)
+    # Where it is to be killed: what is told of other processes is a write more elsewhere.
+    namespace = NAMESPACE if has_namespaces() else ()
+    done = _run([*namespace, *strace, *COMMAND, *words], env)
     return calls_in(trace), done
 
 
@@ -130,6 +129,14 @@ def killed_at(words: Sequence[str | Path], trace: Path, call: Call, env: Mapping
         return
     came, done = injected(words, trace, call.name, call.number, "signal=KILL", env=env)
     assert came, f"did not come to {call}: {done.stderr}"
+    struck = trace.read_text()
+    assert alike(struck) in map(alike, call.paths), f"{struck} was struck, not {call}"
+
+
+def alike(path: str) -> str:
+    """Return a path without what no two runs have in common: times, random names, processes."""
+    path = re.sub(r"/tmp/(shardtool-\w+-)?\w{8}(/\w{8})?(/s\w{8})?(?=/|$)", r"/tmp/\1", path)
+    return str(Path(re.sub(r"\d{8}T\d{6}Z|\.\d+(?=/|$)| \(deleted\)$", "", path)))
 
 
 def _run(words: Sequence[str | Path], env: Mapping[str, str]) -> Done:
@@ -145,8 +152,7 @@ def _run(words: Sequence[str | Path], env: Mapping[str, str]) -> Done:
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    needed = {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
-    return {**os.environ, **needed, **more}
+    return environment_of({"PYTHONDONTWRITEBYTECODE": "1", **more})
 
 
 def _clean(done: Done) -> Done:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -11,9 +14,9 @@ import pytest
 from fixtures import Node
 from tests.conftest import Run, environment_of, run_shardtool
 from tests.faults.injection import befalling
-from tests.faults.steps_world import answer
+from tests.faults.steps_world import CHANGING, answer, copy_world, environment, prepared
 from tests.needs import needs_root
-from tests.preloaded import Preloaded, preloaded, preloaded_alone, run_preloaded
+from tests.preloaded import Preloaded, preloaded, preloaded_alone, run_alone, run_preloaded
 
 
 @pytest.mark.parametrize(
@@ -41,6 +44,27 @@ def test_it_says_and_returns_what_the_installed_command_does(
         return done.returncode, answer(done.stdout), done.stderr
 
     assert run(run_preloaded) == run(run_shardtool)
+
+
+@pytest.mark.slow
+@needs_root
+@pytest.mark.parametrize("name", CHANGING)
+def test_it_does_what_the_installed_command_does(name: str, tmp_path: Path) -> None:
+    step, world = CHANGING[name], tmp_path / "world"
+    original = prepared(step, tmp_path / "original", run_shardtool)
+
+    def run(how: Run) -> tuple[object, ...]:
+        with step.ready(copy_world(original, world)) as words:
+            done = how(*words, env=environment(world))
+            ended = step.ended(world, how)
+        lines = re.sub(r"\d+", "N", done.stdout + done.stderr).splitlines()
+        # Alone there is nobody who could not be looked into.
+        said = [line for line in lines if "whether a server runs here is unknown" not in line]
+        return done.returncode, said, ended
+
+    found = run(run_preloaded)
+    assert found[0] == step.code
+    assert found == run(run_shardtool) == run(run_alone)
 
 
 def test_its_directory_and_environment_are_of_the_one_run(node: Node, tmp_path: Path) -> None:
@@ -87,5 +111,37 @@ def test_a_run_without_end_is_ended_and_all_that_it_forked(node: Node) -> None:
     words = ("--data", node.path, "status", "--watch", "--every", "1s")
     with pytest.raises(subprocess.TimeoutExpired):
         one.run(words, env, timeout_s=0.5)
-    with pytest.raises((AssertionError, OSError)):
-        one.run(("--version",), env)
+    end = time.monotonic() + 30
+    while left := [pid for pid in all_processes() if session_of(pid) == one.group]:
+        assert time.monotonic() < end, f"{left}: what it forked goes on"
+        time.sleep(0.01)
+    assert one.run(("--version",), env).returncode == 0, "the next run has another"
+
+
+def all_processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def session_of(pid: int) -> int:
+    """Return a process's session, or 0 for a zombie: nobody may be there to wait for it."""
+    with contextlib.suppress(OSError):
+        if "State:\tZ" not in Path(f"/proc/{pid}/status").read_text():
+            return os.getsid(pid)
+    return 0
+
+
+def test_what_does_not_come_to_shardtool_is_no_exit_code_of_its(node: Node, tmp_path: Path) -> None:
+    one = Preloaded((), {})
+    env = environment_of({})
+    with pytest.raises(AssertionError, match="No such file"):
+        one.run(("--version",), env, cwd=tmp_path / "nowhere")
+    injection = befalling("clone3", 1, "EIO", tmp_path / "seen")
+    with pytest.raises(AssertionError, match="has ended"):
+        one.run(("--version",), env, injection=injection)
+    assert one.run(("--version",), env).returncode == 0
+
+
+def test_it_is_no_child_of_ours() -> None:
+    assert preloaded().run(("--version",), environment_of({})).returncode == 0
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)

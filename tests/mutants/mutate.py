@@ -10,6 +10,7 @@ changes nothing but the words of a message, is left out: it would be two mutants
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -114,6 +115,7 @@ def _skip(visitor: file_mutation.MutationVisitor, node: cst.CSTNode) -> bool:
 
 def _submit_few(submit: Callable[..., None]) -> Callable[..., None]:
     def submitted(runner: object, name: str, tests: list[str], limit: int, time: float) -> None:
+        gc.freeze()  # a fork that collects garbage would go through all that is here, and copy it
         fastest = sorted(tests, key=lambda test: state().duration_by_test[test])[:FEW]
         submit(runner, name, fastest, limit, sum(state().duration_by_test[t] for t in fastest))
 
