@@ -41,33 +41,48 @@ program()
 """
 
 
+def struck(script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of Python's."""
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize("how", ["del", "weakref"])
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_an_interruption_that_python_drops_comes_again(name: str, how: str, times: int) -> None:
     begin = f"from signal import {name} as NUMBER\nHOW, TIMES = {how!r}, {times}\n"
-    done = subprocess.run(
-        [sys.executable, "-c", begin + _STRUCK],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = struck(begin + _STRUCK)
     said = "interrupted" if name == "SIGINT" else f"interrupted by {name}"
     assert (done.returncode, done.stdout, done.stderr) == (130, "", f"shardtool: {said}\n")
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_second_one_while_python_drops_the_first_loses_neither(name: str) -> None:
+    twice = """\
+def twice(*words, at=signal.setitimer):
+    signal.setitimer = at
+    os.kill(os.getpid(), NUMBER)
+    time.sleep(0.001)
+    at(*words)
+
+signal.setitimer = twice
+"""
+    script = _STRUCK.replace("class Dying", f"{twice}\nclass Dying")
+    begin = f"from signal import {name} as NUMBER\nHOW, TIMES = 'del', 1\n"
+    done = struck(begin + script)
+    assert (done.returncode, done.stderr) == (130, f"shardtool: interrupted by {name}\n")
+
+
 def test_what_else_is_dropped_is_told_as_python_does() -> None:
-    struck = _STRUCK.replace("os.kill(os.getpid(), NUMBER)", "raise ValueError('mine')")
-    done = subprocess.run(
-        [sys.executable, "-c", "HOW, TIMES = 'del', 1\n" + struck.replace("time.sleep(10)", "")],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    script = _STRUCK.replace("os.kill(os.getpid(), NUMBER)", "raise ValueError('mine')")
+    done = struck("HOW, TIMES = 'del', 1\n" + script.replace("time.sleep(10)", ""))
     assert done.returncode == 0
     assert done.stderr.startswith("Exception ignored in: <function Dying.__del__")
     assert done.stderr.endswith("ValueError: mine\n")
