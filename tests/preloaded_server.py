@@ -10,6 +10,7 @@ which are the same each time: tests that make a thousand runs spare them.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -20,7 +21,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable
@@ -32,6 +32,7 @@ from shardtool.cli.app import program
 
 LONGEST = 1 << 20
 """Bytes of a request."""
+_PR_SET_CHILD_SUBREAPER = 36
 TROUBLE = 125
 """With which a run ends that did not come to shardtool's first line, or can't be struck."""
 
@@ -39,6 +40,7 @@ TROUBLE = 125
 def main() -> None:
     """Answer requests until whoever makes them has gone."""
     channel = socket.socket(fileno=int(sys.argv[1]))
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)  # the parent of what outlives its own
     if os.getpid() == 1:
         _leave_mounts()
     for module in pkgutil.walk_packages(shardtool.__path__, "shardtool."):
@@ -64,9 +66,11 @@ def main() -> None:
 
 def _leave_mounts() -> None:
     """Let go, in a namespace of our own, of what other tests have mounted: they unmount it."""
+    # tempfile looks for its place once: in each run, and not here for all of them.
+    temporary = (f"{os.environ.get('TMPDIR', '/tmp')}/", "/dev/shm/")
     for line in Path("/proc/self/mounts").read_text().splitlines():
         place = line.split()[1]
-        if place.startswith((f"{tempfile.gettempdir()}/", "/dev/shm/")):
+        if place.startswith(temporary):
             subprocess.run(["umount", "--lazy", place], check=False, capture_output=True)
 
 
@@ -93,10 +97,15 @@ def _forked(request: dict[str, Any], descriptors: list[int], channel: socket.soc
     with ours:
         if library is not None:
             pointers = (ctypes.c_void_p * 4)(*map(ctypes.addressof, words[1:]))
-            return int(library.supervise(ours.fileno(), child, pointers))
-    while (ended := os.waitpid(-1, 0))[0] != child:
-        pass  # of what outlived an earlier run the first of a namespace is the parent
-    return ended[1]
+            status = int(library.supervise(ours.fileno(), child, pointers))
+        else:
+            status = os.waitpid(child, 0)[1]
+    # As whoever reads a pipe to its end, we wait for the children of what was killed: they have
+    # its locks for a moment.
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+    return status
 
 
 def _prepare(request: dict[str, Any], descriptors: list[int]) -> None:
