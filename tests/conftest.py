@@ -107,8 +107,16 @@ def environment_of(more: Mapping[str, str | None] | None) -> dict[str, str]:
 
 
 @pytest.fixture
-def shardtool() -> Run:
-    """Return what runs the installed shardtool; see run_shardtool."""
+def shardtool(request: pytest.FixtureRequest) -> Run:
+    """Return what runs shardtool: the installed one (see run_shardtool), but for slow tests.
+
+    They are further cases of what the others have shown of the installed one, and thousands of
+    runs, which spare what comes before shardtool's first line.
+    """
+    if request.node.get_closest_marker("slow"):
+        from tests.preloaded import run_preloaded  # it needs what is here
+
+        return run_preloaded
     return run_shardtool
 
 

@@ -1,7 +1,7 @@
 """Run shardtool many times without its start: in a process that was forked after the imports.
 
 It is the same code from the entry point on. What a user does is tested by the installed command
-(conftest's run_shardtool); this is for runs by the hundred, which differ in what befalls them.
+(conftest's run_shardtool); this is for slow tests, further cases of the same by the thousand.
 """
 
 from __future__ import annotations

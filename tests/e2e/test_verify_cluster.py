@@ -166,6 +166,7 @@ def test_a_receipt_that_says_missing_elsewhere_does_not_keep_prune_from_asking(
     assert sorted(pruned["deleted"]) == ["00001", "00002"]
 
 
+@pytest.mark.slow
 def test_a_receipt_of_answers_holds_for_a_day(world: World, shardtool: Run) -> None:
     with world.serve() as url:
         verify(shardtool, world.node.path, "--api", url, env=ENV)

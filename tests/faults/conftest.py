@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from fixtures import Node
-from tests.conftest import Listing, Run, run_shardtool
+from tests.conftest import Listing, Run
 from tests.faults.races_world import SECRET, Outside
-from tests.preloaded import run_alone, run_preloaded
+from tests.preloaded import run_alone
 
 ROOM = 1 << 30
 """Bytes that must be free in memory: the largest of these trees has a hundredth."""
@@ -46,12 +46,6 @@ def original(public_path: Path) -> Path:
         node.old_shard(number, points=4)
         node.mark(number)
     return node.path
-
-
-@pytest.fixture
-def shardtool(request: pytest.FixtureRequest) -> Run:
-    """Return what runs shardtool: the installed one, but for slow tests, which are many runs."""
-    return run_preloaded if request.node.get_closest_marker("slow") else run_shardtool
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from tests.needs import needs_root
 from tests.preloaded import Preloaded, preloaded, preloaded_alone, run_alone, run_preloaded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -67,6 +68,7 @@ def test_it_does_what_the_installed_command_does(name: str, tmp_path: Path) -> N
     assert found == run(run_shardtool) == run(run_alone)
 
 
+@pytest.mark.slow
 def test_its_directory_and_environment_are_of_the_one_run(node: Node, tmp_path: Path) -> None:
     here = node.path.parent
     there = run_preloaded("--data", node.path.name, "backup", "-q", "--to", "out", cwd=here)
@@ -104,6 +106,7 @@ def test_alone_it_sees_no_process_of_others(node: Node) -> None:
     assert alone.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_run_without_end_is_ended_and_all_that_it_forked(node: Node) -> None:
     one = Preloaded((), {})
     env = environment_of({})
@@ -130,6 +133,7 @@ def session_of(pid: int) -> int:
     return 0
 
 
+@pytest.mark.slow
 def test_what_does_not_come_to_shardtool_is_no_exit_code_of_its(node: Node, tmp_path: Path) -> None:
     one = Preloaded((), {})
     env = environment_of({})

@@ -19,7 +19,7 @@ from tests.fuzz import corpus, targets, targets_on_disk
 from tests.needs import archive_of, lacking
 
 TARGETS = sorted({**targets.TARGETS, **targets_on_disk.TARGETS})
-SECONDS = int(os.environ.get("SHARDTOOL_FUZZ_SECONDS", "4"))
+SECONDS = int(os.environ.get("SHARDTOOL_FUZZ_SECONDS", "3"))
 LONGEST_INPUT = 15
 """Seconds that one input of some KB may take, on a machine that has other things to do."""
 FEWEST = 20

@@ -81,6 +81,7 @@ def test_a_whole_shard_in_the_trash_whose_proof_holds_is_finished(
     assert in_trash(node.path) == []
 
 
+@pytest.mark.slow
 def test_two_prunes_at_once_delete_each_shard_once(capture: Capture) -> None:
     data = capture("migrated-08")
     command = [*COMMAND, "--data", str(data), "prune", "--yes", "--json"]
