@@ -130,8 +130,9 @@ def _be_shardtool() -> NoReturn:
         program()
     except SystemExit as end:
         code = end.code
-    except:  # noqa: E722  as the interpreter does
+    except:  # noqa: E722  what the interpreter catches at its end: in here it has none
         traceback.print_exc()
+    # What the interpreter calls first of all at its end, and has no public name for.
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()

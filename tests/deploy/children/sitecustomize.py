@@ -15,6 +15,7 @@ import zipimport
 
 _KEPT = f"{os.path.dirname(__file__)}/__pycache__"
 _RELEASE = sys.hexversion
+# zipimport has no public place at which bytecode could be kept; typeshed names public ones alone.
 _compile = zipimport._compile_source  # type: ignore[attr-defined]
 _had: dict[str, object] = {}  # the second time is a moment after the first
 
@@ -45,4 +46,5 @@ def _kept_in(file: str, path: str, source: bytes) -> object:
 
 if not sys.dont_write_bytecode:
     os.makedirs(_KEPT, exist_ok=True)
+    # In the place of that function: see above.
     zipimport._compile_source = _compiled  # type: ignore[attr-defined]
