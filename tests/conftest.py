@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import ctypes
+import gc
 import hashlib
 import os
 import pickle
@@ -17,7 +18,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
@@ -33,6 +34,7 @@ settings.register_profile("shardtool", deadline=None, database=None)
 settings.load_profile("shardtool")
 
 REPOSITORY = Path(__file__).parents[1]
+_END_TO_END = REPOSITORY / "tests" / "e2e"
 _INSTALLED = Path(sys.executable).with_name("shardtool")
 COMMAND = (str(_INSTALLED),) if _INSTALLED.exists() else (sys.executable, "-m", "shardtool")
 """The command as pip installed it beside this Python; the module where it was not installed."""
@@ -46,6 +48,17 @@ Run: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
 Hold: TypeAlias = Callable[[Path, str], int]
 Mount: TypeAlias = Callable[..., Path]
 Unprivileged: TypeAlias = Callable[[Callable[[], Any]], Any]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """Spare the garbage collector the thousands of tests: none of them goes before the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -108,16 +121,19 @@ def environment_of(more: Mapping[str, str | None] | None) -> dict[str, str]:
 
 @pytest.fixture
 def shardtool(request: pytest.FixtureRequest) -> Run:
-    """Return what runs shardtool: the installed one (see run_shardtool), but for slow tests.
+    """Return what runs shardtool: the installed one (see run_shardtool), or one that is preloaded.
 
-    They are further cases of what the others have shown of the installed one, and thousands of
-    runs, which spare what comes before shardtool's first line.
+    What a user does is tested by the installed one, in tests/e2e. Slow tests, those that are marked
+    `preloaded`, and those of other directories are further cases of the same, and thousands of
+    runs: they spare what comes before shardtool's first line.
     """
-    if request.node.get_closest_marker("slow"):
-        from tests.preloaded import run_preloaded  # it needs what is here
+    if request.path.is_relative_to(_END_TO_END) and not any(
+        request.node.get_closest_marker(name) for name in ("slow", "preloaded")
+    ):
+        return run_shardtool
+    from tests.preloaded import run_preloaded  # it needs what is here
 
-        return run_preloaded
-    return run_shardtool
+    return run_preloaded
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Run shardtool many times without its start: in a process that was forked after the imports.
 
-It is the same code from the entry point on. What a user does is tested by the installed command
-(conftest's run_shardtool); this is for slow tests, further cases of the same by the thousand.
+It is the same code from the entry point on: tests/faults/test_preloaded.py compares the two. What
+a user does is tested by the installed command (conftest's run_shardtool); this is for the thousands
+of further cases of the same.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 """What stands before a command for it to see no process but its own children."""
 # Tests count their own children, and wait for all of them.
 _AS_NO_CHILD = "import os, sys; os.fork() and os._exit(0); os.execvp(sys.argv[1], sys.argv[1:])"
+_OF_THE_START = ("PYTHON", "LANG", "LC_", "TZ")
 _LONGEST_S = 300
 
 
@@ -154,8 +156,9 @@ def run_preloaded(
     *args: str | Path, env: Mapping[str, str | None] | None = None, **settings: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run shardtool as conftest's run_shardtool does, but for its start."""
-    if set(settings) - {"cwd"}:
-        return run_shardtool(*args, env=env, **settings)  # another user, other streams
+    # Another user or other streams; or what Python and C look at when they start, and never again.
+    if set(settings) - {"cwd"} or any(name.startswith(_OF_THE_START) for name in env or ()):
+        return run_shardtool(*args, env=env, **settings)
     return preloaded().run(args, environment_of(env), **settings)
 
 

@@ -17,6 +17,7 @@ from moto.server import ThreadedMotoServer
 
 from shardtool.snapshots.remote.bucket import Patience
 from tests.e2e.s3_proxy import Proxy, proxied
+from tests.preloaded import preloaded
 from tests.real.snapshot_world import command, environment
 
 KEY, SECRET = "AKIATESTONLY", "s3cr3t-of-the-test"
@@ -82,17 +83,9 @@ class S3World:
             **self.env,
         }
 
-    def run(self, *words: object, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: object) -> subprocess.CompletedProcess[str]:
         """Run shardtool; whatever comes of it, no secret is in what it prints."""
-        done = subprocess.run(
-            command(*words),
-            env=self.environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        done = preloaded().run([*map(str, words)], self.environment())
         for secret in (SECRET, "Traceback", "X-Amz", "Debug source"):
             assert secret not in done.stdout + done.stderr
         return done

@@ -27,6 +27,8 @@ from tests.e2e.proof_world import (
 )
 from tests.e2e.terminal_world import Terminal
 
+pytestmark = pytest.mark.preloaded
+
 WHY = ("--because", "test data")
 
 

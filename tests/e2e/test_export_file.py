@@ -20,6 +20,8 @@ from tests.e2e.export_world import export, left_cells
 from tests.e2e.proof_world import List, one_line
 from tests.e2e.terminal_world import Terminal
 
+pytestmark = pytest.mark.preloaded
+
 
 @pytest.mark.slow
 def test_a_file_that_is_there_is_replaced_only_with_force(

@@ -31,6 +31,8 @@ from tests.e2e.rescue_world import rescue, sent, served
 from tests.e2e.test_verify_cluster import ENV, World
 from tests.needs import needs_plyvel
 
+pytestmark = pytest.mark.preloaded
+
 
 def lost(run: Run, data: Path, to: Path, *words: str, code: int = 0) -> Counter[Cell]:
     """Export what is lost of the database `test` as JSON; return the values in both files."""

@@ -12,6 +12,8 @@ from tests.conftest import Run
 from tests.e2e.export_world import export, left_cells
 from tests.e2e.proof_world import AT
 
+pytestmark = pytest.mark.preloaded
+
 
 @pytest.mark.slow
 def test_of_two_contents_that_of_the_shard_with_the_larger_number_goes_out(

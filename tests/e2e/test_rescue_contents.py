@@ -17,6 +17,8 @@ from tests.e2e.proof_world import events, one_line, verify
 from tests.e2e.rescue_world import AT, PASSWORD, lossy, rescue, sent, served
 from tests.e2e.terminal_world import Terminal
 
+pytestmark = pytest.mark.preloaded
+
 
 def test_of_two_contents_in_two_shards_the_later_shards_is_sent_and_the_other_listed(
     tmp_path: Path, shardtool: Run

@@ -14,6 +14,8 @@ from tests.conftest import Run
 from tests.e2e.proof_world import document, events, one_line
 from tests.e2e.rescue_world import AT, PASSWORD, lossy, nothing_written, rescue, sent, served
 
+pytestmark = pytest.mark.preloaded
+
 Capture = Callable[[str], Path]
 
 

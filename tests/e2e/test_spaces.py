@@ -17,6 +17,8 @@ from tests.conftest import COMMAND, REPOSITORY, Listing, Run
 from tests.e2e.spaces_world import CPU, LONG, PASSWORD, SHORT, WIDE, Make, one_line, row
 from tests.e2e.terminal_world import Terminal
 
+pytestmark = pytest.mark.preloaded
+
 Captured = Callable[[str], Path]
 Listed = Callable[[Path], Listing]
 

@@ -24,6 +24,8 @@ from tests.conftest import COMMAND, REPOSITORY, Listing, Mount, Run, Unprivilege
 from tests.e2e.proof_world import Capture, one_line
 from tests.needs import lacking, needs_root
 
+pytestmark = pytest.mark.preloaded
+
 
 def samples(path: Path) -> dict[str, float]:
     """Return the samples of a file, by name and labels but `data`: 'old_shards{marked}'."""

@@ -35,6 +35,8 @@ from tests.e2e.proof_world import (
     verify,
 )
 
+pytestmark = pytest.mark.preloaded
+
 PASSWORD = "s3cret-p4ss"
 ENV: dict[str, str | None] = {"SHARDTOOL_PASSWORD": PASSWORD}
 AT = microseconds(MARKED_AT) - 400 * 86_400_000_000

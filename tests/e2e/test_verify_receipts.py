@@ -28,6 +28,8 @@ from tests.e2e.proof_world import (
     verify,
 )
 
+pytestmark = pytest.mark.preloaded
+
 # -- receipts --
 
 

@@ -16,6 +16,8 @@ from tests.conftest import Listing, Run
 from tests.e2e.check.world import check, finding, ids
 from tests.e2e.proof_world import not_ours, one_line
 
+pytestmark = pytest.mark.preloaded
+
 PASSWORD = {"SHARDTOOL_PASSWORD": "root"}
 
 

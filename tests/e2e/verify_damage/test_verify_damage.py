@@ -29,6 +29,8 @@ from tests.e2e.proof_world import (
 from tests.e2e.verify_damage.world import one
 from tests.needs import needs_plyvel
 
+pytestmark = pytest.mark.preloaded
+
 
 def corrupt(file: Path) -> None:
     """Turn one byte in the middle of a file."""

@@ -33,6 +33,8 @@ from tests.e2e.proof_world import (
 from tests.e2e.verify_damage.world import empty
 from tests.needs import needs_root
 
+pytestmark = pytest.mark.preloaded
+
 
 def as_nobody(unprivileged: Unprivileged, data: Path) -> subprocess.CompletedProcess[str]:
     """Run `verify --json` as another user, within this process's Python: its own may be out of
