@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from fixtures import Node
-from tests.conftest import COMMAND, Listing, Run, run_shardtool
+from tests.conftest import COMMAND, Listing, Run
 from tests.e2e.proof_world import PROVEN_NAMES, Capture, document, lose_one_value, new_of, one_line
 from tests.e2e.report_world import cluster, hostile, look, several_verdicts
 from tests.needs import needs_root
+from tests.preloaded import run_preloaded
 
 List = Callable[[Path], Listing]
 
@@ -25,13 +26,13 @@ List = Callable[[Path], Listing]
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory) -> Node:
     """A node with a shard of each kind; no test changes it."""
-    return several_verdicts(tmp_path_factory.mktemp("several") / "data", run_shardtool)
+    return several_verdicts(tmp_path_factory.mktemp("several") / "data", run_preloaded)
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """What report --json printed on the nodes of a cluster; no test changes it."""
-    return cluster(tmp_path_factory.mktemp("cluster"), run_shardtool)
+    return cluster(tmp_path_factory.mktemp("cluster"), run_preloaded)
 
 
 # -- a node --
