@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -119,7 +118,7 @@ class World:
 
         All of them must be one thread's, in one order: the n-th is the same in each run.
         """
-        calls, done = recorded((*self.words, *more), self.trace, self.environment)
+        calls, done = recorded((*self.words, *more), self.trace, self.environment, self.root)
         assert done.returncode == self.code, (done.returncode, done.stdout, done.stderr)
         ours = self._ours(calls)
         assert ours, "the command changed nothing: the test looks at the wrong place"
@@ -127,7 +126,7 @@ class World:
 
     def record_killed(self, call: Call) -> list[Call]:
         """Do so with a run that is killed when it is about to make a call."""
-        calls, done = recorded(self.words, self.trace, self.environment, dies_at=call)
+        calls, done = recorded(self.words, self.trace, self.environment, self.root, dies_at=call)
         # strace dies of what killed the command, or says so where it is the first of a namespace.
         killed = (-signal.SIGKILL, 128 + signal.SIGKILL)
         assert done.returncode in killed, f"did not come to {call}: {done.stderr}"
@@ -135,17 +134,14 @@ class World:
 
     def record_again(self) -> list[Call]:
         """Do so with a run on what an earlier one has left; there may be nothing left to do."""
-        calls, done = recorded(self.words, self.trace, self.environment)
+        calls, done = recorded(self.words, self.trace, self.environment, self.root)
         assert done.returncode == self.code, (done.returncode, done.stdout, done.stderr)
         return self._ours(calls)
 
     def _ours(self, calls: Sequence[Call]) -> list[Call]:
-        ours = [call for call in calls if any(map(self._is_inside, call.paths))]
+        ours = [call for call in calls if call.inside]
         assert {call.process for call in ours} <= {calls[0].process}, "another thread's too"
         return ours
-
-    def _is_inside(self, path: str) -> bool:
-        return path == str(self.root) or path.startswith(f"{self.root}{os.sep}")
 
 
 def kill_at_every_call(
@@ -169,7 +165,7 @@ def kill_at_every_call(
         world.fresh()
         with world.session() as more, about(f"killed at {call}"):
             words = (*world.words, *more)
-            killed_at(words, world.trace, call, world.environment)
+            killed_at(words, world.trace, call, world.environment, world.root)
             held(world.laws)
             world.rerun(more)
             held(world.laws)

@@ -88,7 +88,12 @@ def befalling(
 
 
 def recorded(
-    words: Sequence[str | Path], trace: Path, env: Mapping[str, str], *, dies_at: Call | None = None
+    words: Sequence[str | Path],
+    trace: Path,
+    env: Mapping[str, str],
+    place: Path,
+    *,
+    dies_at: Call | None = None,
 ) -> tuple[list[Call], Done]:
     """Run `shardtool *words` to its end; return the calls by which it changed the disk, and it.
 
@@ -96,6 +101,7 @@ def recorded(
         words: of the command line.
         trace: where strace writes.
         env: more for the environment.
+        place: whose calls are to have numbers of their own.
         dies_at: of a run that was recorded before: it is killed when it is about to make this call,
             which creates nothing.
     """
@@ -110,27 +116,35 @@ def recorded(
     # Where it is to be killed: what is told of other processes is a write more elsewhere.
     namespace = NAMESPACE if has_namespaces() else ()
     done = _run([*namespace, *strace, *COMMAND, *words], env)
-    return calls_in(trace), done
+    return calls_in(trace, place), done
 
 
-def killed_at(words: Sequence[str | Path], trace: Path, call: Call, env: Mapping[str, str]) -> None:
+def killed_at(
+    words: Sequence[str | Path], trace: Path, call: Call, env: Mapping[str, str], place: Path
+) -> None:
     """Run `shardtool *words` and kill it when it is about to make `call`, which it must come to.
+
+    Calls count where they have to do with `place`: those elsewhere, for what children tell of two
+    shards at once, come sooner or later than others.
 
     Args:
         words: of the command line.
         trace: where it is noted.
-        call: of a run that was recorded before.
+        call: of a run that was recorded before, with this `place`.
         env: more for the environment.
+        place: what the call has to do with.
     """
     if call.creates:
         env = _environment(env)
         done = _clean(preloaded_alone().run(words, env, dies_at_creation=call.number))
         assert done.returncode == -signal.SIGKILL, f"did not come to {call}: {done.stderr}"
         return
-    came, done = injected(words, trace, call.name, call.number, "signal=KILL", env=env)
+    came, done = struck(
+        words, befalling(call.name, call.inside, "KILL", trace, [place]), trace, env
+    )
     assert came, f"did not come to {call}: {done.stderr}"
-    struck = alike(trace.read_text())
-    assert struck in map(alike, call.paths), f"{struck} was struck, not {call}"
+    path = trace.read_text()
+    assert alike(path) in map(alike, call.paths), f"{path} was struck, not {call}"
 
 
 def alike(path: str) -> str:

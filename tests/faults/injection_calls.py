@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 CHANGING = (
@@ -42,6 +43,8 @@ class Call:
         words: its arguments as strace prints them.
         returned: what it gave back.
         opened: the path of the descriptor that it gave back, if it did.
+        inside: which it is of those that have to do with the place that was asked for; 0 if it has
+            not.
     """
 
     process: int
@@ -50,6 +53,7 @@ class Call:
     words: tuple[str, ...]
     returned: int
     opened: str = ""
+    inside: int = 0
 
     @property
     def creates(self) -> bool:
@@ -100,11 +104,21 @@ class Call:
         shown = ", ".join(_unhexed(word).decode("utf-8", "replace")[:120] for word in self.words)
         return f"{self.name} number {self.number}: {self.name}({shown}) = {self.returned}"
 
+    def is_at(self, place: Path) -> bool:
+        """Say whether it has to do with a place, or with what is below it."""
+        return any(f"{path}/".startswith(f"{place}/") for path in self.paths)
 
-def calls_in(log: Path) -> list[Call]:
-    """Given what `strace -f -y -xx` wrote, return the calls that succeeded."""
+
+def calls_in(log: Path, place: Path) -> list[Call]:
+    """Given what `strace -f -y -xx` wrote, return the calls that succeeded.
+
+    Args:
+        log: what was written.
+        place: calls that have to do with it have numbers of their own.
+    """
     found: list[Call] = []
-    numbers: dict[tuple[int, str], int] = {}
+    numbers: Counter[tuple[int, str]] = Counter()
+    insides: Counter[tuple[int, str]] = Counter()
     begun: dict[str, str] = {}
     for written in log.read_text("ascii").splitlines():
         line = written
@@ -120,9 +134,12 @@ def calls_in(log: Path) -> list[Call]:
         call = Call(process, name, 0, words, int(match[4]), _opened(match[5] or ""))
         if name in OPENING and not call.creates:
             continue
-        number = numbers[process, name] = numbers.get((process, name), 0) + 1
+        numbers[process, name] += 1
+        inside = call.is_at(place)
+        insides[process, name] += inside
         if call.returned >= 0:
-            found.append(Call(process, name, number, words, call.returned, call.opened))
+            number, nth = numbers[process, name], insides[process, name] if inside else 0
+            found.append(replace(call, number=number, inside=nth))
     return found
 
 
