@@ -78,6 +78,19 @@ def no_early_end() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def directory_of_a_mutant() -> Iterator[None]:
+    """Give a mutant a working directory of its own.
+
+    One that has lost a dir_fd works in there: in what others have left it might be right by chance.
+    """
+    if "MUTANT_UNDER_TEST" not in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory() as directory, contextlib.chdir(directory):
+        yield
+
+
 @pytest.fixture
 def capture(tmp_path: Path) -> Callable[[str], Path]:
     """Unpack a capture by its name into tmp_path and return its directory."""
