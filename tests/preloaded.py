@@ -31,6 +31,8 @@ NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 _AS_NO_CHILD = "import os, sys; os.fork() and os._exit(0); os.execvp(sys.argv[1], sys.argv[1:])"
 _OF_THE_START = ("PYTHON", "LANG", "LC_", "TZ")
 _LONGEST_S = 300
+_ALL: dict[tuple[int, tuple[str, ...]], Preloaded] = {}
+"""By the process that made it, and what it is started with."""
 
 
 class Preloaded:
@@ -51,7 +53,6 @@ class Preloaded:
         env: Mapping[str, str],
         *,
         injection: Sequence[str | Path] = (),
-        dies_at_creation: int = 0,
         cwd: str | Path = "",
         timeout_s: float = _LONGEST_S,
     ) -> subprocess.CompletedProcess[str]:
@@ -61,7 +62,6 @@ class Preloaded:
             words: of the command line.
             env: its whole environment.
             injection: what befalls it, as `befalling` returns it.
-            dies_at_creation: at which open that may create it is killed, from 1 on; 0 for none.
             cwd: its working directory; ours where it is empty.
             timeout_s: how long it may take.
 
@@ -74,7 +74,6 @@ class Preloaded:
             "env": {**env},
             "injection": [*map(str, injection)],
             "library": str(injector_library()) if injection else "",
-            "dies_at_creation": dies_at_creation,
             "cwd": str(cwd or os.getcwd()),
         }
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -125,13 +124,11 @@ class Preloaded:
         return ours
 
 
-@functools.cache
 def preloaded() -> Preloaded:
     """Return one among all other processes."""
-    return Preloaded((), {})
+    return _of_this_process((), {})
 
 
-@functools.cache
 def preloaded_alone() -> Preloaded:
     """Return one in a PID namespace of its own, whose runs make the same calls each time.
 
@@ -141,7 +138,12 @@ def preloaded_alone() -> Preloaded:
     """
     if not has_namespaces():
         return preloaded()
-    return Preloaded(NAMESPACE, {"PYTHONHASHSEED": "0"})
+    return _of_this_process(NAMESPACE, {"PYTHONHASHSEED": "0"})
+
+
+def _of_this_process(prefix: tuple[str, ...], env: Mapping[str, str]) -> Preloaded:
+    """Return one that no other process has: of two, each might get what the other asked for."""
+    return _ALL.setdefault((os.getpid(), prefix), Preloaded(prefix, env))
 
 
 @functools.cache

@@ -17,13 +17,11 @@ import importlib
 import json
 import os
 import pkgutil
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -119,8 +117,6 @@ def _prepare(request: dict[str, Any], descriptors: list[int]) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     sys.argv = ["shardtool", *request["words"]]
-    if request["dies_at_creation"]:
-        sys.addaudithook(_death_at_creation(request["dies_at_creation"]))
 
 
 def _be_shardtool() -> NoReturn:
@@ -138,23 +134,6 @@ def _be_shardtool() -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code if isinstance(code, int) else TROUBLE)
-
-
-def _death_at_creation(number: int) -> Callable[[str, tuple[Any, ...]], None]:
-    """Return Python's audit hook that kills this process at the n-th open which may create.
-
-    inject can't tell the few that create from the many that read.
-    """
-    pid, seen = os.getpid(), 0
-
-    def hook(event: str, args: tuple[Any, ...]) -> None:
-        nonlocal seen
-        if event == "open" and args[2] & os.O_CREAT and os.getpid() == pid:
-            seen += 1
-            if seen == number:
-                os.kill(pid, signal.SIGKILL)
-
-    return hook
 
 
 if __name__ == "__main__":

@@ -295,9 +295,11 @@ def test_nobody_at_the_endpoint_is_one_line(here: S3World) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
-    try:
-        with pytest.raises(ShardtoolError, match="nobody listens there; check AWS_ENDPOINT_URL"):
-            attempt(here, "nobody")
-    finally:
-        os.environ["AWS_ENDPOINT_URL"] = here.proxy.url
+        os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
+        try:
+            with pytest.raises(
+                ShardtoolError, match="nobody listens there; check AWS_ENDPOINT_URL"
+            ):
+                attempt(here, "nobody")
+        finally:
+            os.environ["AWS_ENDPOINT_URL"] = here.proxy.url

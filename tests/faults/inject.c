@@ -13,6 +13,7 @@
  *
  *     ENOSPC ...   the call is not made and fails
  *     KILL         SIGKILL
+ *     KILL_CREATING  the same, and only those openat count that may create
  *     SWAP         the two PLACES change places
  *     FLASH        they do, and again at the next call that counts
  *
@@ -232,6 +233,8 @@ int supervise(int channel, pid_t child, char **words) {
 	places[1] = strtok(NULL, ":");
 	int is_kill = !strcmp(words[1], "KILL"), is_flash = !strcmp(words[1], "FLASH");
 	int is_swap = is_flash || !strcmp(words[1], "SWAP");
+	int is_creating = !strcmp(words[1], "KILL_CREATING");
+	is_kill |= is_creating;
 	int error = is_kill || is_swap ? 0 : error_named(words[1]);
 	if (is_swap && !places[1]) errno = EINVAL, die("SWAP needs two places");
 	long wanted = atol(words[0]), count = 0;
@@ -265,6 +268,7 @@ int supervise(int channel, pid_t child, char **words) {
 		struct seccomp_notif_resp answer = {.id = asked.id,
 											.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
 		int is_ours = (pid_t)asked.pid == child;
+		if (is_creating && !(asked.data.args[2] & O_CREAT)) is_ours = 0;
 		if (is_ours && places[0]) {
 			paths_of(&asked, paths);
 			is_ours = counts(paths, places);

@@ -8,7 +8,6 @@ what it does, and to a process that has been forked after its imports.
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -80,7 +79,7 @@ def befalling(
     Args:
         calls: the system calls that count, with commas between them.
         number: at which of them, from 1 on.
-        action: an errno, 'KILL', 'SWAP' or 'FLASH', as inject.c has it.
+        action: an errno, 'KILL', 'KILL_CREATING', 'SWAP' or 'FLASH', as inject.c has it.
         seen: a file that is there when it came so far.
         places: only calls count that have to do with these, or with what is below them.
     """
@@ -134,14 +133,9 @@ def killed_at(
         env: more for the environment.
         place: what the call has to do with.
     """
-    if call.creates:
-        env = _environment(env)
-        done = _clean(preloaded_alone().run(words, env, dies_at_creation=call.number))
-        assert done.returncode == -signal.SIGKILL, f"did not come to {call}: {done.stderr}"
-        return
-    came, done = struck(
-        words, befalling(call.name, call.inside, "KILL", trace, [place]), trace, env
-    )
+    action = "KILL_CREATING" if call.creates else "KILL"
+    kill = befalling(call.name, call.inside, action, trace, [place])
+    came, done = struck(words, kill, trace, env)
     assert came, f"did not come to {call}: {done.stderr}"
     path = trace.read_text()
     assert alike(path) in map(alike, call.paths), f"{path} was struck, not {call}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from fixtures import Node
+from fixtures.server import serve
 from tests.conftest import Run, environment_of, run_shardtool
 from tests.faults.injection import befalling
 from tests.faults.steps_world import CHANGING, answer, copy_world, environment, prepared
@@ -69,6 +72,61 @@ def test_it_does_what_the_installed_command_does(name: str, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        "check --api {url}",
+        "check --api {url} --json",
+        "verify --api {url}",
+        "prune --dry-run --api {url}",
+        "accept 1 --because tests --missing 3 --api {url} --json",
+        "rescue --dry-run --api {url}",
+        "rescue --yes --also expired --also dropped --api {url} --pause 0ms",
+        "export --to {out}/a.json --left {out}/left",
+        "export --to {out}/a.parquet --database test",
+        "export --to {out}/a.lp --force --floats --sequence none --line-feeds",
+        "export --lost --to {out}/a.lp --api {url} --json",
+        "spaces list --api {url} --json",
+        "spaces list --api {url} --password-file {out}/password -q",
+        "spaces explain cpu --api {url} --json",
+        "spaces explain cpu -q",
+        "spaces apply --like-0.7 test --dry-run --sample cpu --api {url}",
+        "spaces apply --like-0.7 test --yes -q --api {url}",
+        "backup --json",
+        "backup --live --to {out}/store",
+        "restore {id} --yes --json",
+        "restore latest --to {out}/there",
+        "forget --keep-last 1 --json",
+        "forget --keep-within 1d --dry-run",
+        "snapshots verify --json",
+        "status --prometheus {out}/shardtool.prom",
+        "report --html {out}/page.html -q",
+        "history --json",
+    ],
+)
+def test_with_these_options_too(words: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def run(how: Run) -> tuple[object, ...]:
+        shutil.rmtree(out, ignore_errors=True)
+        node = Node(out / "data", version="0.8")
+        node.old_shard(1, points=10, databases={"test": ("cpu",)})
+        node.migrate(1, lose=3)
+        (out / "password").write_text("root\n")
+        env = {"SHARDTOOL_DATA": str(node.path), "SHARDTOOL_PASSWORD": "root", "COLUMNS": "80"}
+        taken = json.loads(run_preloaded("backup", "--json", env=env).stdout)["snapshot"]["id"]
+        with serve(node) if "{url}" in words else contextlib.nullcontext("") as url:
+            asked = words.format(url=url, out=out, id=taken).split()
+            done = how(*asked, env=env)
+        said = (re.sub(r"[0-9a-f]{16,}|\d+", "N", text) for text in (done.stdout, done.stderr))
+        return done.returncode, *said, sorted(os.listdir(out))
+
+    found = run(run_preloaded)
+    assert found[0] in (0, 3), found
+    assert found == run(run_shardtool)
+
+
+@pytest.mark.slow
 def test_its_directory_and_environment_are_of_the_one_run(node: Node, tmp_path: Path) -> None:
     here = node.path.parent
     there = run_preloaded("--data", node.path.name, "backup", "-q", "--to", "out", cwd=here)
@@ -85,15 +143,33 @@ def test_its_directory_and_environment_are_of_the_one_run(node: Node, tmp_path: 
 def test_a_kill_is_seen_and_the_next_run_is_whole(node: Node, tmp_path: Path) -> None:
     words = ("--data", str(node.path), "backup", "-q", "--to", str(tmp_path / "out"))
     env = environment_of({})
-    seen = tmp_path / "seen"
+    seen, created = tmp_path / "seen", tmp_path / "created"
     killed = preloaded().run(words, env, injection=befalling("fsync", 5, "KILL", seen))
     assert (killed.returncode, killed.stdout, killed.stderr) == (-9, "", "")
     assert seen.exists()
     assert os.listdir(tmp_path / "out") != []
-    created = preloaded().run(words, env, dies_at_creation=2)
-    assert created.returncode == -9
+    creation = befalling("openat", 2, "KILL_CREATING", created, [tmp_path / "out"])
+    assert preloaded().run(words, env, injection=creation).returncode == -9
+    assert not Path(created.read_text()).exists()
     assert preloaded().run(words, env).returncode == 0
     assert run_shardtool("snapshots", "verify", "--store", tmp_path / "out").returncode == 0
+
+
+def test_a_process_that_is_forked_has_answers_of_its_own() -> None:
+    env = environment_of({})
+    asked = {"--version": 0, "no-such-command": 2}
+    assert preloaded().run(["--version"], env).returncode == 0
+    children = []
+    for word, code in asked.items():
+        pid = os.fork()
+        if not pid:
+            wrong = 100
+            try:
+                wrong = sum(preloaded().run([word], env).returncode != code for _ in range(20))
+            finally:
+                os._exit(wrong)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0]
 
 
 @needs_root

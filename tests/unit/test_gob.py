@@ -262,10 +262,10 @@ def test_a_claim_of_many_elements_takes_neither_time_nor_memory(claimed: int) ->
     body = encoder.signed(65) + b"\0" + encoder.unsigned(claimed) + b"\0" * 50
     data = recursive_list() + encoder.unsigned(len(body)) + body
     tracemalloc.start()
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(GobError, match="claimed"):
         decode(data)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
     assert peak < 1 << 20

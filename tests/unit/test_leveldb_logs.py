@@ -119,9 +119,9 @@ def test_an_error_in_a_record_of_several_blocks_tells_where_it_begins(database: 
 
 
 def test_a_length_of_endless_digits_is_an_error_at_once() -> None:
-    begun = time.monotonic()
+    begun = time.process_time()
     assert what_is_wrong(batch(b"\x01" + b"\xff" * 5_000_000, 1)) is not None
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 # -- manifests --
@@ -184,9 +184,9 @@ def test_a_file_of_absurd_size_is_an_error_and_not_read(
 
 def test_a_hole_behind_the_last_record_is_not_read(database: Path) -> None:
     os.truncate(database / written.LOG_NAME, 4 << 30)
-    begun = time.monotonic()
+    begun = time.process_time()
     leveldb.check(database)
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 @pytest.mark.parametrize("place", [100_001, (3 << 20) - 1, 3 << 20])
@@ -243,9 +243,9 @@ def test_a_log_made_to_take_long_is_refused_soon(zeros: int, database: Path) -> 
         struct.pack_into("<IHB", content, at, 0xDEADBEEF, size - at - 7, 1)
     struct.pack_into("<IHB", content, 0, 0, leveldb.BLOCK - 7, 1)
     (database / written.LOG_NAME).write_bytes(content)
-    begun = time.monotonic()
+    begun = time.process_time()
     assert "length" in refusal(database, at=0)
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 2
 
 
 # -- the order of batches --
