@@ -136,9 +136,9 @@ def environment_of(more: Mapping[str, str | None] | None) -> dict[str, str]:
 def shardtool(request: pytest.FixtureRequest) -> Run:
     """Return what runs shardtool: the installed one (see run_shardtool), or one that is preloaded.
 
-    What a user does is tested by the installed one, in tests/e2e. Slow tests, those that are marked
-    `preloaded`, and those of other directories are further cases of the same, and thousands of
-    runs: they spare what comes before shardtool's first line.
+    What a user does with each command is tested by the installed one, in tests/e2e. Slow tests,
+    those that are marked `preloaded`, and those of other directories are further cases of the same,
+    and thousands of runs: they spare what comes before shardtool's first line.
     """
     if request.path.is_relative_to(_END_TO_END) and not any(
         request.node.get_closest_marker(name) for name in ("slow", "preloaded")

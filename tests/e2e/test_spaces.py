@@ -1,4 +1,4 @@
-"""`shardtool spaces` as it is installed: list, explain, and apply by one plan."""
+"""`shardtool spaces`: list, explain, and apply by one plan."""
 
 from __future__ import annotations
 

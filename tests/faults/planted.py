@@ -70,3 +70,5 @@ def insist_that_it_is_found(fault: Fault, copy: Path) -> None:
     reasons = re.findall(r"^E +(\w*(?:Error|Exception|Failed)\b.*|assert .*)", told, re.MULTILINE)
     assert reasons, told[-2000:]
     assert reasons[-1].startswith(("AssertionError", "Failed", "assert ")), reasons
+    broken = re.search(r"\b(NameError|ImportError|ModuleNotFoundError|SyntaxError): .*", told)
+    assert broken is None, f"the mistake breaks the program itself: {broken}"

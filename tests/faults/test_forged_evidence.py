@@ -1,6 +1,6 @@
 """Markers, receipts and journals that somebody forged, or brought from another directory.
 
-With the installed command: on such evidence prune deletes nothing, and what is sound beside it
+On such evidence prune deletes nothing, and what is sound beside it
 goes all the same.
 """
 

@@ -1,4 +1,4 @@
-"""The installed command against servers that mean harm, and words that can't be sent: one line."""
+"""The command against servers that mean harm, and words that can't be sent: one line."""
 
 from __future__ import annotations
 
