@@ -113,6 +113,7 @@ def test_the_three_directories_may_lie_apart(tmp_path: Path, shardtool: Run) -> 
     assert [shard["id"] for shard in json.loads(done.stdout)["old_shards"]] == ["00003"]
 
 
+@pytest.mark.preloaded
 @pytest.mark.parametrize("command", ["status", "backup", "prune", "history", "snapshots"])
 def test_a_directory_that_is_not_there_is_one_line(
     command: str, tmp_path: Path, shardtool: Run
@@ -126,6 +127,7 @@ def test_a_directory_that_is_not_influxdbs_is_one_line(tmp_path: Path, shardtool
     assert "db/, raft/ and wal/" in one_line(shardtool("status", "--data", tmp_path), 1)
 
 
+@pytest.mark.preloaded
 @pytest.mark.parametrize(
     ("content", "expected"),
     [

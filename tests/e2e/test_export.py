@@ -243,6 +243,7 @@ def test_two_databases_in_one_file_are_refused_and_named(shardtool: Run, tmp_pat
     assert shardtool("--data", node.path, "export", "--to", "-", "--format", "line").stdout == ""
 
 
+@pytest.mark.preloaded
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -21,6 +21,8 @@ from tests.e2e.spaces_world import CPU, PASSWORD, World
 from tests.e2e.terminal_world import Terminal
 from tests.real.api_world import Asked, listening, sound
 
+pytestmark = pytest.mark.preloaded
+
 MESSAGE = {"time", "level", "command", "message"}
 
 

@@ -277,6 +277,7 @@ def test_a_store_is_not_asked_for_with_files(files: list[Path], shardtool: Run) 
     assert "s3cr3t" not in line
 
 
+@pytest.mark.preloaded
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b"[" * 99_999, b'{"schema": "\x1b[2J"}'])
 def test_what_is_no_report_is_one_line_and_code_1(
     content: bytes, tmp_path: Path, shardtool: Run
@@ -303,6 +304,7 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path: Path, shardtool: Run) ->
     assert "Is a directory" in one_line(shardtool("report", tmp_path), 1)
 
 
+@pytest.mark.preloaded
 @pytest.mark.parametrize(
     "words", [["--force"], ["--html", "-", "--json"], ["-", "-"], ["--html", ""]]
 )

@@ -14,6 +14,8 @@ import pytest
 from fixtures.raft import Command, Space, append
 from tests.e2e.spaces_world import CPU, LONG, PASSWORD, SHORT, Make, one_line
 
+pytestmark = pytest.mark.preloaded
+
 # -- what goes wrong with the file --
 
 
