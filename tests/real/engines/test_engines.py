@@ -6,11 +6,14 @@ import hashlib
 import random
 import struct
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from fixtures import read
+from fixtures.engines import Store
+from shardtool.influxdb import leveldb
 from shardtool.influxdb.engines import open_shard
 from tests.conftest import Listing
 from tests.needs import needs_plyvel
@@ -115,3 +118,13 @@ def test_many_tables_are_read_under_a_low_limit_of_open_files(
     # it is said that they could not be.
     file_limit(64)
     same_or_refused(shard, "leveldb", scratch, expected)
+
+
+@pytest.mark.slow
+@needs_plyvel
+def test_tables_that_are_made_here_are_those_of_a_database_at_rest(tmp_path: Path) -> None:
+    """LevelDB compacts them meanwhile: a close in its midst left tables that nothing names."""
+    chance, path = random.Random(1), tmp_path / "store"
+    store = Store.create(path, name="store", at=datetime.now(UTC), storage="tables")
+    store.write((chance.randbytes(16), chance.randbytes(300)) for _ in range(400_000))
+    leveldb.check(path, is_at_rest=True)
