@@ -57,7 +57,10 @@ def main() -> None:
             )
         for name in args.what or PARTS:
             print(f"{time.monotonic() - begin:5.0f} s  {name} ...", file=sys.stderr, flush=True)
-            results.update(PARTS[name](Path(directory), sizes))
+            for row, figures in PARTS[name](Path(directory), sizes):
+                results[row] = figures
+                # Also as it comes: what ends in its last hour has not measured nothing.
+                print(*table({row: figures}, []).splitlines()[1:-1], sep="\n", file=sys.stderr)
     # As it can be typed again; where the disk was is nobody else's matter.
     words = [*args.what, *(["--size", args.size] if args.size != "full" else [])]
     command = " ".join(["python -m bench", *words]) if words else "make bench"
