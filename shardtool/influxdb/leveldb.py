@@ -89,7 +89,8 @@ def check(
             raise LevelDBError(
                 f"{strays[0]}: expected a table that {manifest} names, found one that it does not: "
                 "what is in it no reader sees, and LevelDB removes it when it opens the shard; "
-                "after an unclean stop, starting and stopping the server once puts that right, "
+                "a server that stops in the midst of a compaction leaves such a table, and one "
+                "that opens the shard puts that right (0.8 opens none that is marked); "
                 "after a loss of files restore the whole shard"
             )
     for name in logs:
