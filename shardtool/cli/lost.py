@@ -13,10 +13,10 @@ from shardtool.datadir.inventory import Inventory
 from shardtool.datadir.layout import Layout
 from shardtool.export.lost import Keys, LostValues
 from shardtool.export.work import Job, Outcome
-from shardtool.proof.children import scratch_directory
 from shardtool.proof.evidence import Proofs, prove_shards
 from shardtool.proof.prove import Finding
 from shardtool.proof.run import Setting
+from shardtool.proof.scratch import scratch_directory
 from shardtool.words import names, plural
 
 

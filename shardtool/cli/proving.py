@@ -7,7 +7,6 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from shardtool.cli.api import login_of
 from shardtool.cli.output import Output
@@ -75,7 +74,7 @@ class Collecting:
         take: takes what it has collected, piece by piece, when the shard is done with.
     """
 
-    lister: Callable[[str, Path], Lister]
+    lister: Callable[[str], Lister]
     take: Callable[[str, bytes], object]
 
 

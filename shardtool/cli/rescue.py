@@ -17,7 +17,7 @@ from shardtool.datadir.layout import Layout, find_layout
 from shardtool.datadir.server import raft_log_elsewhere
 from shardtool.errors import ShardtoolError
 from shardtool.proof.causes import NOT_WANTED
-from shardtool.proof.children import scratch_directory
+from shardtool.proof.scratch import scratch_directory
 from shardtool.rescue.plan import require_nothing_new
 from shardtool.snapshots.pending import refuse_half_restored
 from shardtool.upgrade.pause import Pause

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,24 +20,21 @@ from shardtool.export.work import ChangedError, Job
 from shardtool.influxdb.engines import EngineError, Pair
 from shardtool.influxdb.keys import VALUE_KEY
 from shardtool.proof.prove import Lost
+from shardtool.proof.scratch import opened_spool
 from shardtool.proof.state import state_of
 from shardtool.words import plural
 
-_IN_MEMORY = 1 << 20  # bytes; beyond that keys wait on disk
 _CHUNK = 1 << 18
 
 
 class Keys:
     """Collects the keys of a shard's lost values in a proof; see proof.run.Lister."""
 
-    def __init__(self, shard: str, scratch: Path) -> None:
-        """Begin with none of `shard`; what does not fit memory waits in `scratch`."""
+    def __init__(self, shard: str) -> None:
+        """Begin with none of `shard`; what does not fit memory waits in TMPDIR."""
         self._shard = shard
-        self._file = self._opened(scratch)
+        self._file = opened_spool()
         self._last = b""
-
-    def _opened(self, scratch: Path) -> tempfile.SpooledTemporaryFile[bytes]:
-        return tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(scratch))
 
     def add(self, lost: Lost) -> None:
         """Take a value's key.

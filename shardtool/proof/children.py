@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import gc
 import importlib
 import os
 import resource
-import shutil
 import signal
 import tempfile
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened
 from shardtool.disk.files import temporary_directory
-from shardtool.errors import ShardtoolError, placed, reason_of
+from shardtool.errors import ShardtoolError, placed
+from shardtool.proof.scratch import directory_for_links
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-_PREFIX = "shardtool-links-"
 _READERS = ("rocksdict", "re2")
 
 Item = TypeVar("Item")
@@ -55,9 +52,9 @@ class Children(Generic[Item, Answer]):
         """Prepare; nothing is started yet.
 
         Args:
-            work: called in a child with its item, a scratch directory of its own for links, and
-                what tells the parent something. What it raises as ShardtoolError or OSError ends
-                the whole run.
+            work: called in a child with its item, a directory of its own for links, which may be
+                in memory, and what tells the parent something. What it raises as ShardtoolError or
+                OSError ends the whole run.
             heard: called in the parent with each thing told.
         """
         self._work = work
@@ -75,11 +72,11 @@ class Children(Generic[Item, Answer]):
         if items:
             _prepare()
         gc.freeze()  # what is here now stays shared with the children
-        with scratch_directory() as scratch:
+        with directory_for_links() as links:
             try:
                 while waiting or self._running:
                     while waiting and len(self._running) < cores:
-                        self._start(waiting.popleft(), scratch)
+                        self._start(waiting.popleft(), links)
                     for ready in wait(list(self._running)):
                         assert isinstance(ready, Connection)
                         item = self._running[ready][1]
@@ -91,7 +88,7 @@ class Children(Generic[Item, Answer]):
             finally:
                 self._stop()
 
-    def _start(self, item: Item, scratch: Path) -> None:
+    def _start(self, item: Item, links: Path) -> None:
         reader, writer = Pipe(duplex=False)
         parent = os.getpid()
         pid = os.fork()
@@ -114,21 +111,22 @@ class Children(Generic[Item, Answer]):
             with contextlib.suppress(OSError, ValueError):
                 _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
                 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-            self._answer(item, scratch, writer)
+            self._answer(item, links, writer)
             status = 0
         finally:
             os._exit(status)
 
-    def _answer(self, item: Item, scratch: Path, writer: Connection) -> None:
+    def _answer(self, item: Item, links: Path, writer: Connection) -> None:
         message: tuple[str, Any]
         try:
-            with temporary_directory(parent=scratch) as own:
+            with temporary_directory(parent=links) as own:
                 answer = self._work(item, own, lambda told: writer.send(("told", told)))
             message = "answer", answer
         except ShardtoolError as error:
             message = "error", str(error)
         except OSError as error:
-            message = "error", placed(error, scratch)
+            # Links and shards have errors of their own: this is of a spool, which has no name.
+            message = "error", placed(error, tempfile.gettempdir())
         writer.send(message)
 
     def _listen(self, connection: Connection) -> Answer | Died | ShardtoolError | None:
@@ -182,47 +180,3 @@ def _end_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)  # it was killed just before
-
-
-@contextlib.contextmanager
-def scratch_directory() -> Iterator[Path]:
-    """Make a directory for links and yield it; it goes at the end, and so do those of runs that
-    were killed."""
-    parent = Path(tempfile.gettempdir())
-    with contextlib.ExitStack() as stack:
-        try:
-            _sweep(parent)
-            path = _made_and_locked(stack)
-        except OSError as error:
-            raise ShardtoolError(
-                f"{parent}: expected room for links to the shards' files, "
-                f"found: {reason_of(error)}; set TMPDIR to a directory that can be written"
-            ) from None
-        yield path
-
-
-def _made_and_locked(stack: contextlib.ExitStack) -> Path:
-    """Make a directory with a lock on it, which tells other runs that it is in use."""
-    while True:
-        with contextlib.ExitStack() as made:
-            path = made.enter_context(temporary_directory(prefix=_PREFIX))
-            # Before the lock is on it, another run may sweep it away: then there is a next one.
-            with contextlib.suppress(FileNotFoundError, BlockingIOError):
-                descriptor = made.enter_context(opened(path, READ_DIRECTORY_ITSELF))
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if path.exists():
-                    stack.push(made.pop_all())
-                    return path
-
-
-def _sweep(parent: Path) -> None:
-    """Remove what killed runs of this user left in `parent`: links, and engines' diaries."""
-    for path in parent.glob(f"{_PREFIX}*"):
-        with (
-            contextlib.suppress(OSError),
-            opened(path, READ_DIRECTORY_ITSELF) as descriptor,
-        ):
-            if os.fstat(descriptor).st_uid == os.geteuid():
-                # Whoever still works there holds this lock.
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path)

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from shardtool.datadir.inventory import Inventory, OldShard
@@ -107,7 +106,7 @@ def prove_shards(
     proofs: Proofs,
     told: Told,
     *,
-    lister: Callable[[str, Path], Lister] | None = None,
+    lister: Callable[[str], Lister] | None = None,
 ) -> Generator[str, None, None]:
     """Prove `shards`, add what is found to `proofs`, and yield each one's name as it ends.
 

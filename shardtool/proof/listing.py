@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from shardtool.influxdb.keys import time_and_sequence
 from shardtool.influxdb.messages import MessageError, parse, value_of
 from shardtool.proof.prove import Lost
+from shardtool.proof.scratch import opened_spool
 
-_IN_MEMORY = 1 << 20  # bytes; beyond that a list waits on disk
 _CHUNK = 1 << 16
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TYPES = {str: "string", bool: "bool", int: "int64", float: "double", type(None): "null"}
@@ -23,15 +21,11 @@ _TYPES = {str: "string", bool: "bool", int: "int64", float: "double", type(None)
 class Listing:
     """Collects a shard's lost values as JSON lines, in order."""
 
-    def __init__(self, shard: str, scratch: Path) -> None:
-        """Begin the list of `shard`; what does not fit memory waits in `scratch`."""
+    def __init__(self, shard: str) -> None:
+        """Begin the list of `shard`; what does not fit memory waits in TMPDIR."""
         self._shard = shard
-        self._scratch = scratch
-        self._lines = self._file()
-        self._open_column = self._file()
-
-    def _file(self) -> tempfile.SpooledTemporaryFile[bytes]:
-        return tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(self._scratch))
+        self._lines = opened_spool()
+        self._open_column = opened_spool()
 
     def add(self, lost: Lost) -> None:
         """Add a value; one without a cause waits for the end of its column."""

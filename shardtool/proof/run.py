@@ -89,7 +89,7 @@ def prove_all(
     jobs: Sequence[Job],
     setting: Setting,
     told: Told,
-    lister: Callable[[str, Path], Lister] = Listing,
+    lister: Callable[[str], Lister] = Listing,
 ) -> Generator[Outcome, None, None]:
     """Prove each of `jobs`, the largest first, and yield each outcome as it comes.
 
@@ -97,8 +97,7 @@ def prove_all(
         jobs: the old shards.
         setting: what they are compared with.
         told: told how it goes.
-        lister: makes what takes the lost values of a shard, where they are listed: of its name
-            and a scratch directory.
+        lister: makes what takes the lost values of a shard, where they are listed: of its name.
 
     Raises:
         ShardtoolError: there is no room for links, or a server that is to be asked refuses.
@@ -155,13 +154,13 @@ def _attempts(
     scratch: Path,
     tell: Tell,
     asker: Asker | None,
-    lister: Callable[[str, Path], Lister],
+    lister: Callable[[str], Lister],
 ) -> Outcome:
     """Prove the shard, again where what was read has changed meanwhile."""
     shard = job.question.shard
     failure = EngineError(f"{shard}: it changes all the time: another process writes to it")
     for _ in range(_ATTEMPTS):
-        listing = lister(shard.name, scratch)
+        listing = lister(shard.name)
         storage = NewStorage(setting.catalogue, setting.local, scratch)
         try:
             state = state_of(shard)

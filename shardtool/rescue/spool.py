@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import struct
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +17,8 @@ from shardtool.proof.causes import CAUSES
 from shardtool.proof.columns import Name
 from shardtool.proof.compare import Suffix
 from shardtool.proof.prove import Lost
+from shardtool.proof.scratch import opened_spool
 
-_IN_MEMORY = 1 << 20  # bytes; beyond that a spool waits on disk
 _CHUNK = 1 << 18
 _LARGEST_PIECE, _SMALLEST_PIECE = 1 << 16, 1 << 12  # of a column, read at a time
 _PIECES = 16 << 20  # bytes of all columns that are read side by side
@@ -64,13 +63,10 @@ class Column(NamedTuple):
 class Spool:
     """Takes a shard's lost values in a proof, in place of proof.listing.Listing."""
 
-    def __init__(self, shard: str, scratch: Path) -> None:
-        """Begin the spool of `shard`; what does not fit memory waits in `scratch`."""
-        self._file = self._opened(scratch)
+    def __init__(self, shard: str) -> None:
+        """Begin the spool of `shard`; what does not fit memory waits in TMPDIR."""
+        self._file = opened_spool()
         self._name: Name | None = None
-
-    def _opened(self, scratch: Path) -> tempfile.SpooledTemporaryFile[bytes]:
-        return tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(scratch))
 
     def add(self, lost: Lost) -> None:
         """Add a value."""

@@ -263,7 +263,7 @@ def fuzz_s3_settings(data: bytes) -> None:
 
 def fuzz_listing(data: bytes) -> None:
     """List lost values as JSON: a line each, whatever was stored."""
-    listing = Listing("00001", _node().wal)
+    listing = Listing("00001")
     pieces = [*parts(data)][:200]
     for place, piece in enumerate(pieces):
         suffix, stored = piece[:16].ljust(16, b"\0"), piece[16:]
@@ -282,7 +282,7 @@ def fuzz_listing(data: bytes) -> None:
 def fuzz_spool(data: bytes) -> None:
     """Write lost values and read the same: a byte for the column and the flags, then the value."""
     directory = _node().wal
-    spool = Spool("00001", directory)
+    spool = Spool("00001")
     written: list[tuple[str, bytes, bytes, str, bool]] = []
     column = ""
     causes = sorted(CAUSES)

@@ -34,7 +34,7 @@ def lost_of(key: bytes) -> Lost:
 
 def known(shard: Path, keys: list[bytes], scratch: Path) -> LostValues:
     """Return what is known of a shard of which these are lost."""
-    collected = Keys(shard.name, scratch)
+    collected = Keys(shard.name)
     for key in keys:
         collected.add(lost_of(key))
     values = LostValues(scratch)
@@ -85,7 +85,7 @@ def test_a_lost_value_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 def test_keys_that_are_not_in_order_are_an_error(tmp_path: Path) -> None:
-    keys = Keys("00001", tmp_path)
+    keys = Keys("00001")
     keys.add(lost_of(key_of((2, 1, 1))))
     for cell in ((2, 1, 1), (2, 0, 1), (1, 9, 1)):
         with pytest.raises(EngineError, match="expected keys in order"):

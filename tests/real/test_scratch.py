@@ -11,7 +11,7 @@ import pytest
 from fixtures import Node
 from shardtool.disk.files import temporary_directory
 from shardtool.influxdb.engines import open_shard
-from shardtool.proof.children import scratch_directory
+from shardtool.proof.scratch import scratch_directory
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import struct
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ def lost(
 
 
 @pytest.fixture
-def listing(tmp_path: Path) -> Listing:
-    return Listing("00007", tmp_path)
+def listing() -> Listing:
+    return Listing("00007")
 
 
 def lines(listing: Listing) -> list[dict[str, Any]]:
@@ -111,14 +112,15 @@ def test_pieces_are_of_whole_lines(listing: Listing) -> None:
     assert [line["time_us"] for line in lines(listing)] == list(range(1000))
 
 
-def test_what_does_not_fit_memory_waits_in_scratch(tmp_path: Path) -> None:
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    listing = Listing("00007", scratch)
+def test_what_does_not_fit_memory_waits_in_tmpdir(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    listing = Listing("00007")
     for cause in ("x", ""):
         listing.add(lost(cause, value=stored("x" * MIB)))
     opened = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
-    assert sum(path.startswith(str(scratch)) for path in opened) == 2
+    assert sum(path.startswith(str(tmp_path)) for path in opened) == 2
     listing.column_ends("y")
     assert [(line["cause"], len(line["value"])) for line in lines(listing)] == [
         ("x", MIB),

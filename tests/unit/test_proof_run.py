@@ -128,9 +128,9 @@ def test_each_child_opens_its_own_way_to_ask(
 # -- what a child tells --
 
 
-def test_progress_is_told_now_and_then_and_what_is_lost_always(tmp_path: Path) -> None:
+def test_progress_is_told_now_and_then_and_what_is_lost_always() -> None:
     told: list[object] = []
-    listing = Listing("00001", tmp_path)
+    listing = Listing("00001")
     teller = run._Teller(told.append, listing)
     for number in range(100):
         teller.progress(number, 10 * number)

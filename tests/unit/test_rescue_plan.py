@@ -27,7 +27,7 @@ def spooled(directory: Path, **shards: dict[int, int]) -> Spools:
     """Return spools of shards s1, s2...: time to value, of one series."""
     spools = Spools(directory)
     for shard, values in shards.items():
-        spool = Spool(shard, directory)
+        spool = Spool(shard)
         for time, value in sorted(values.items()):
             spool.add(Lost(CPU, suffix(time), field_value(value), None, "name", CPU))
         spool.column_ends("unknown")
@@ -77,7 +77,7 @@ def test_a_plan_with_other_points_is_not_the_one_that_was_shown(tmp_path: Path) 
 
 
 def test_what_another_server_may_have_and_cant_be_asked_for_is_not_sent(tmp_path: Path) -> None:
-    spools, spool = Spools(tmp_path), Spool("00001", tmp_path)
+    spools, spool = Spools(tmp_path), Spool("00001")
     for time in (1, 2):
         is_unanswered = time == 2
         value = Lost(CPU, suffix(time), field_value(1), None, "", CPU, is_unanswered=is_unanswered)
@@ -108,7 +108,7 @@ def test_a_spool_gives_back_what_was_put_in(
     columns: list[tuple[str, list[Any]]], rest: str
 ) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        spool = Spool("00001", Path(scratch))
+        spool = Spool("00001")
         for number, (series, lost) in enumerate(columns):
             for cause, key, stored, other in lost:
                 name = Name("d\udcff", series, str(number))
@@ -134,7 +134,7 @@ def test_more_shards_than_a_process_has_files_are_read_side_by_side(tmp_path: Pa
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
     try:
         for number in range(300):
-            spool = Spool(f"{number:05d}", tmp_path)
+            spool = Spool(f"{number:05d}")
             spool.add(Lost(CPU, suffix(number), field_value(1), None, "name", CPU))
             spool.column_ends("unknown")
             for piece in spool.chunks():
