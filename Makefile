@@ -6,6 +6,8 @@ VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 # Tests wait a part of their time, for fsyncs, servers and timers.
 JOBS ?= $(shell echo $$(( $$(nproc) + 1 )))
+# The slow ones wait more: with three for two cores a third of both stood idle.
+SLOW_JOBS ?= $(shell echo $$(( $$(nproc) + 2 )))
 
 # The tests start shardtool some thousand times: it is compiled once, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
@@ -54,7 +56,7 @@ test: $(VENV)/dev.stamp
 	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m 'not slow and not planted'
 
 test-all: test
-	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m slow
+	$(BIN)/pytest -q -n $(SLOW_JOBS) --dist worksteal -m slow
 
 planted: $(VENV)/dev.stamp
 	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m planted

@@ -17,7 +17,8 @@ MEANINGS = {
     "one",
     "SHARDTOOL_PASSWORD": "the password of the cluster admin",
     "SHARDTOOL_PASSWORD_FILE": "a file that holds that password; --password-file goes before both",
-    "TMPDIR": "where snapshots for and from s3:// are staged, instead of /var/tmp",
+    "TMPDIR": "where a command keeps links to shards' files, instead of /dev/shm, and snapshots "
+    "for and from s3://, instead of /var/tmp",
     "AWS_ACCESS_KEY_ID": "for s3://: the key, with AWS_SECRET_ACCESS_KEY",
     "AWS_SECRET_ACCESS_KEY": "for s3://: the key's secret",
     "AWS_SESSION_TOKEN": "for s3://: the token of a temporary key",
