@@ -6,7 +6,7 @@ import re
 
 from docs.generate.facts import Command
 
-ALWAYS = ("SHARDTOOL_DATA", "SHARDTOOL_LOG_FORMAT", "SHARDTOOL_DEBUG", "NO_COLOR")
+ALWAYS = ("SHARDTOOL_DATA", "SHARDTOOL_LOG_FORMAT", "SHARDTOOL_DEBUG", "NO_COLOR", "TMPDIR")
 """What counts for all commands."""
 MEANINGS = {
     "SHARDTOOL_DATA": "the data directory where neither --data nor --influx-config is given",
@@ -17,8 +17,8 @@ MEANINGS = {
     "one",
     "SHARDTOOL_PASSWORD": "the password of the cluster admin",
     "SHARDTOOL_PASSWORD_FILE": "a file that holds that password; --password-file goes before both",
-    "TMPDIR": "where a command keeps links to shards' files, instead of /dev/shm, and snapshots "
-    "for and from s3://, instead of /var/tmp",
+    "TMPDIR": "where temporary files are, instead of /dev/shm (links to shards' files), /tmp (lost "
+    "values) and /var/tmp (snapshots for and from s3://)",
     "AWS_ACCESS_KEY_ID": "for s3://: the key, with AWS_SECRET_ACCESS_KEY",
     "AWS_SECRET_ACCESS_KEY": "for s3://: the key's secret",
     "AWS_SESSION_TOKEN": "for s3://: the token of a temporary key",

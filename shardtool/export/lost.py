@@ -20,7 +20,7 @@ from shardtool.export.work import ChangedError, Job
 from shardtool.influxdb.engines import EngineError, Pair
 from shardtool.influxdb.keys import VALUE_KEY
 from shardtool.proof.prove import Lost
-from shardtool.proof.scratch import opened_spool
+from shardtool.proof.scratch import SpoolFile
 from shardtool.proof.state import state_of
 from shardtool.words import plural
 
@@ -33,7 +33,7 @@ class Keys:
     def __init__(self, shard: str) -> None:
         """Begin with none of `shard`; what does not fit memory waits in TMPDIR."""
         self._shard = shard
-        self._file = opened_spool()
+        self._file = SpoolFile()
         self._last = b""
 
     def add(self, lost: Lost) -> None:

@@ -25,6 +25,7 @@ from shardtool.disk.durable import READ_DIRECTORY_ITSELF, opened_quietly
 from shardtool.disk.files import temporary_directory
 from shardtool.errors import ShardtoolError, reason_of
 from shardtool.influxdb import leveldb
+from shardtool.words import plural
 
 Pair: TypeAlias = tuple[bytes, bytes]
 
@@ -110,7 +111,7 @@ def open_shard(
 
     Raises:
         EngineError: it can't be opened: not there, corrupt, or an engine that nobody knows.
-        ShardtoolError: there is no room in `scratch`.
+        ShardtoolError: there is no room in `scratch`, or something else removes links there.
     """
     if engine not in ENGINES:
         found = "something else" if engine == "unknown" else repr(engine)
@@ -120,21 +121,37 @@ def open_shard(
             directory = stack.enter_context(opened_quietly(shard, READ_DIRECTORY_ITSELF))
             wanted = _LMDB_FILE.__eq__ if engine == "lmdb" else _FILES.fullmatch
             # Through the descriptor: what is read is this directory, wherever it is moved to.
-            links = stack.enter_context(_linked(directory, _names(directory, wanted), scratch))
-            if engine in ("leveldb", "hyperleveldb"):
-                # HyperLevelDB's writers run side by side.
-                in_order = engine == "leveldb"
-                leveldb.check(links, in_order=in_order, is_at_rest=is_at_rest, torn=torn)
-            elif engine == "rocksdb":
-                leveldb.check_form(links, torn=torn)
+            names = _names(directory, wanted)
+            links = stack.enter_context(_linked(directory, names, scratch))
         except OSError as error:
             raise EngineError(f"{shard}: can't be read: {reason_of(error)}") from None
-        except leveldb.LevelDBError as error:
-            raise EngineError(f"{shard}/{error}") from None
-        if engine == "lmdb":
-            yield stack.enter_context(_Lmdb.opened(shard, links))
-        else:
-            yield stack.enter_context(_Rocks.opened(shard, links))
+        try:
+            _check(shard, engine, links, is_at_rest, torn)
+            reader: ReaderBothWays
+            if engine == "lmdb":
+                reader = stack.enter_context(_Lmdb.opened(shard, links))
+            else:
+                reader = stack.enter_context(_Rocks.opened(shard, links))
+            _require_links(links, names)
+            yield reader
+        except EngineError:
+            _require_links(links, names)  # else it is no fault of the shard
+            raise
+
+
+def _check(shard: Path, engine: str, links: Path, is_at_rest: bool, torn: leveldb.Torn) -> None:
+    """Insist that a shard's files fit together, as far as its engine does not look itself."""
+    try:
+        if engine in ("leveldb", "hyperleveldb"):
+            # HyperLevelDB's writers run side by side.
+            in_order = engine == "leveldb"
+            leveldb.check(links, in_order=in_order, is_at_rest=is_at_rest, torn=torn)
+        elif engine == "rocksdb":
+            leveldb.check_form(links, torn=torn)
+    except OSError as error:
+        raise EngineError(f"{shard}: can't be read: {reason_of(error)}") from None
+    except leveldb.LevelDBError as error:
+        raise EngineError(f"{shard}/{error}") from None
 
 
 def _names(directory: int, wanted: Callable[[str], Any]) -> list[str]:
@@ -159,11 +176,31 @@ def _linked(directory: int, names: list[str], scratch: Path) -> Iterator[Path]:
             for name in names:
                 os.symlink(f"/proc/self/fd/{directory}/{name}", links / name)
         except OSError as error:
-            raise _no_room(scratch, reason_of(error)) from None
+            raise no_room(scratch, reason_of(error)) from None
         yield links
 
 
-def _no_room(scratch: Path, reason: str) -> ShardtoolError:
+def _require_links(links: Path, names: list[str]) -> None:
+    """Insist that all links are there: who cleans up temporary files knows nothing of ours, and
+    an engine opens a shard without its last log as readily as with it.
+
+    Raises:
+        ShardtoolError: some are not.
+    """
+    try:
+        gone = set(names).difference(os.listdir(links))
+    except OSError:
+        gone = set(names)
+    if gone:
+        raise ShardtoolError(
+            f"{links}: expected {plural(len(names), 'link')} to a shard's files, found "
+            f"{len(names) - len(gone)}: something else removes files there; set TMPDIR to a "
+            "directory where nothing does"
+        )
+
+
+def no_room(scratch: Path, reason: str) -> ShardtoolError:
+    """Return the error of a directory that can't take links, for a reason in words."""
     return ShardtoolError(
         f"{scratch}: expected room for links to the shards' files, found: {reason}; "
         "set TMPDIR to a directory with more"
@@ -193,7 +230,7 @@ class _RocksErrors:
             return  # nothing, or ctrl-C
         full = os.strerror(errno.ENOSPC)
         if full in str(error):  # it writes to its links alone
-            raise _no_room(self._links, full) from None
+            raise no_room(self._links, full) from None
         raise EngineError(_words(self._shard, self._links, error)) from None
 
 

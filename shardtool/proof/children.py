@@ -13,7 +13,6 @@ import importlib
 import os
 import resource
 import signal
-import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -21,9 +20,8 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from shardtool.disk.files import temporary_directory
 from shardtool.errors import ShardtoolError, placed
-from shardtool.proof.scratch import directory_for_links
+from shardtool.proof.scratch import childs_directory, directory_for_links
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _READERS = ("rocksdict", "re2")
@@ -72,7 +70,7 @@ class Children(Generic[Item, Answer]):
         if items:
             _prepare()
         gc.freeze()  # what is here now stays shared with the children
-        with directory_for_links() as links:
+        with directory_for_links(cores) as links:
             try:
                 while waiting or self._running:
                     while waiting and len(self._running) < cores:
@@ -119,14 +117,13 @@ class Children(Generic[Item, Answer]):
     def _answer(self, item: Item, links: Path, writer: Connection) -> None:
         message: tuple[str, Any]
         try:
-            with temporary_directory(parent=links) as own:
+            with childs_directory(links) as own:
                 answer = self._work(item, own, lambda told: writer.send(("told", told)))
             message = "answer", answer
         except ShardtoolError as error:
             message = "error", str(error)
         except OSError as error:
-            # Links and shards have errors of their own: this is of a spool, which has no name.
-            message = "error", placed(error, tempfile.gettempdir())
+            message = "error", placed(error)
         writer.send(message)
 
     def _listen(self, connection: Connection) -> Answer | Died | ShardtoolError | None:

@@ -11,7 +11,7 @@ from typing import Any
 from shardtool.influxdb.keys import time_and_sequence
 from shardtool.influxdb.messages import MessageError, parse, value_of
 from shardtool.proof.prove import Lost
-from shardtool.proof.scratch import opened_spool
+from shardtool.proof.scratch import SpoolFile
 
 _CHUNK = 1 << 16
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -24,8 +24,8 @@ class Listing:
     def __init__(self, shard: str) -> None:
         """Begin the list of `shard`; what does not fit memory waits in TMPDIR."""
         self._shard = shard
-        self._lines = opened_spool()
-        self._open_column = opened_spool()
+        self._lines = SpoolFile()
+        self._open_column = SpoolFile()
 
     def add(self, lost: Lost) -> None:
         """Add a value; one without a cause waits for the end of its column."""

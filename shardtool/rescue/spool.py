@@ -17,7 +17,7 @@ from shardtool.proof.causes import CAUSES
 from shardtool.proof.columns import Name
 from shardtool.proof.compare import Suffix
 from shardtool.proof.prove import Lost
-from shardtool.proof.scratch import opened_spool
+from shardtool.proof.scratch import SpoolFile
 
 _CHUNK = 1 << 18
 _LARGEST_PIECE, _SMALLEST_PIECE = 1 << 16, 1 << 12  # of a column, read at a time
@@ -65,7 +65,7 @@ class Spool:
 
     def __init__(self, shard: str) -> None:
         """Begin the spool of `shard`; what does not fit memory waits in TMPDIR."""
-        self._file = opened_spool()
+        self._file = SpoolFile()
         self._name: Name | None = None
 
     def add(self, lost: Lost) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+from shardtool.errors import ShardtoolError, reason_of
 from shardtool.influxdb import messages
 from shardtool.influxdb.engines import EngineError, Reader, open_shard
 from shardtool.influxdb.keys import COLUMN_INDEX, new_column_id, time_bytes
@@ -418,12 +419,15 @@ def deleted_by(request: Request) -> Callable[[str, str], bool]:
 def _length_without_zeros(log: Path, offset: int) -> int:
     """Return how many bytes from an offset to the end there are, preallocated zeros left out."""
     length = at = 0
-    with log.open("rb") as file:
-        file.seek(offset)
-        while chunk := file.read(1 << 20):
-            if stripped := len(chunk.rstrip(b"\0")):
-                length = at + stripped
-            at += len(chunk)
+    try:
+        with log.open("rb") as file:
+            file.seek(offset)
+            while chunk := file.read(1 << 20):
+                if stripped := len(chunk.rstrip(b"\0")):
+                    length = at + stripped
+                at += len(chunk)
+    except OSError as error:  # of a read it has no path
+        raise ShardtoolError(f"{log}: expected to read it, found: {reason_of(error)}") from None
     return length
 
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import tempfile
 import threading
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 import pytest
 
 from shardtool.errors import ShardtoolError
 from shardtool.proof import scratch
-from shardtool.proof.scratch import directory_for_links, scratch_directory
+from shardtool.proof.scratch import (
+    SpoolFile,
+    childs_directory,
+    directory_for_links,
+    scratch_directory,
+)
 from tests.needs import needs_root
 
 PREFIX = "shardtool-links-"
-ROOM = {"f_bavail": 4096, "f_frsize": 4096, "f_favail": 200_000, "f_files": 500_000}  # 16 MiB
+ROOM = {"f_bavail": 32768, "f_frsize": 4096, "f_blocks": 1, "f_favail": 400_000, "f_files": 1}
 GIB = 1 << 30
 
 
@@ -40,18 +46,19 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "memory"
     path.mkdir()
     monkeypatch.setattr(scratch, "_MEMORY", path)
+    monkeypatch.setattr(scratch, "_LAST_SYSTEM_USER", os.geteuid())
     has(monkeypatch)
     return path
 
 
-def has(monkeypatch: pytest.MonkeyPatch, available: int = GIB, **room: int) -> None:
+def has(monkeypatch: pytest.MonkeyPatch, available: int = 2 * GIB, **room: int) -> None:
     """Let there be so much memory, in bytes, and so much room in what is mounted there."""
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
     monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(**{**ROOM, **room}))
 
 
 def place_of_links() -> Path:
-    with directory_for_links() as path:
+    with directory_for_links(2) as path:
         assert path.name.startswith(PREFIX)
         assert path.stat().st_mode & 0o777 == 0o700
         found = path.parent
@@ -84,7 +91,7 @@ def test_a_variable_that_is_empty_says_nothing(
 
 
 @pytest.mark.parametrize(
-    "short", [{"available": GIB - 1}, {"f_bavail": 4095}, {"f_favail": 199_999}], ids=str
+    "short", [{"available": 2 * GIB - 1}, {"f_bavail": 32767}, {"f_favail": 399_999}], ids=str
 )
 def test_links_are_on_disk_where_memory_is_short(
     short: dict[str, Any], temporary: Path, monkeypatch: pytest.MonkeyPatch
@@ -93,21 +100,40 @@ def test_links_are_on_disk_where_memory_is_short(
     assert place_of_links() == temporary
 
 
-def test_memory_that_takes_any_number_of_files_takes_links(
+def test_links_are_on_disk_where_logind_removes_what_is_in_memory(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scratch, "_LAST_SYSTEM_USER", os.geteuid() - 1)
+    assert place_of_links() == temporary
+
+
+def test_memory_without_limits_takes_links(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A tmpfs that is mounted with size=0,nr_inodes=0.
+    has(monkeypatch, f_files=0, f_favail=0, f_blocks=0, f_bavail=0)
+    assert place_of_links() == memory
+
+
+def test_memory_takes_links_where_there_is_no_other_place(
     memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    has(monkeypatch, f_files=0, f_favail=0)  # tmpfs mounted with nr_inodes=0
+    def fail() -> NoReturn:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", fail)
     assert place_of_links() == memory
+    words = "^temporary files: expected a directory .*, found: No such file .*; set TMPDIR to one$"
+    with pytest.raises(ShardtoolError, match=words), scratch_directory():
+        pass
 
 
 def test_links_are_on_disk_where_there_is_no_such_memory(
     memory: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def fail(path: Path) -> NoReturn:
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
     memory.rmdir()
-    monkeypatch.undo()
-    monkeypatch.delenv("TMPDIR", raising=False)
-    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    monkeypatch.setattr(scratch, "_MEMORY", memory)
+    monkeypatch.setattr(os, "statvfs", fail)
     assert place_of_links() == temporary
 
 
@@ -115,6 +141,65 @@ def test_links_are_on_disk_where_memory_takes_none(memory: Path, temporary: Path
     memory.rmdir()
     memory.touch()
     assert place_of_links() == temporary
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (psutil, "virtual_memory"),
+        (os, "statvfs"),
+        (tempfile, "mkdtemp"),
+        (scratch, "opened"),
+        (fcntl, "flock"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else one.__name__,
+)
+def test_whatever_fails_in_memory_links_are_on_disk(
+    module: Any, name: str, memory: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = getattr(module, name)
+    failed: list[str] = []
+
+    def fail_once(*args: Any, **named: Any) -> Any:
+        if not failed:
+            failed.append(name)
+            raise OSError(12, "Cannot allocate memory")
+        return real(*args, **named)
+
+    monkeypatch.setattr(module, name, fail_once)
+    assert place_of_links() == temporary
+    assert failed == [name]
+    assert list(memory.iterdir()) == []
+
+
+def test_a_child_without_room_for_links_is_told_what_to_do(tmp_path: Path) -> None:
+    words = f"^{tmp_path}/gone: expected room for links .*No such file.*; set TMPDIR to a directory"
+    with pytest.raises(ShardtoolError, match=words), childs_directory(tmp_path / "gone"):
+        pass
+
+
+def test_a_spool_that_does_not_fit_is_told_what_to_do(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **named: Any) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    with SpoolFile() as spool:
+        spool.write(b"x" * (1 << 20))
+        monkeypatch.setattr(tempfile, "TemporaryFile", fail)
+        words = f"^{temporary}: expected room for values .*No space.*; set TMPDIR to a directory"
+        with pytest.raises(ShardtoolError, match=words):
+            spool.write(b"x")
+
+
+def test_a_spool_whose_last_bytes_do_not_fit_is_told_what_to_do(temporary: Path) -> None:
+    words = f"^{temporary}: expected room for values .*No space.*; set TMPDIR to a directory"
+    spool = SpoolFile()
+    # What it writes to once it is large; that can't be closed well either.
+    with contextlib.suppress(OSError), open("/dev/full", "w+b") as spool._file:
+        spool.write(b"x")
+        with pytest.raises(ShardtoolError, match=words):
+            spool.seek(0)
 
 
 # -- what killed runs left --
@@ -170,7 +255,9 @@ def test_what_is_anothers_is_not_swept(temporary: Path) -> None:
 def test_no_room_for_links_is_told(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(temporary / "gone"))
     with (
-        pytest.raises(ShardtoolError, match=r"gone: expected room for links .* TMPDIR"),
+        pytest.raises(
+            ShardtoolError, match=r"gone: expected a directory that .* set TMPDIR to one$"
+        ),
         scratch_directory(),
     ):
         pass
