@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -72,6 +73,13 @@ def told(fault: Fault, wrong: str, done: Done, whole: Done) -> str:
     return f"{fault}: {wrong}\n{done.returncode} {done.stderr}{other}"
 
 
+def clear_temporary(world: Path) -> None:
+    """Remove what the run before could not: the next one would, and come to its fault by another
+    way than was recorded."""
+    shutil.rmtree(world / "tmp")
+    (world / "tmp").mkdir()
+
+
 def undisturbed(step: Step, original: Path, world: Path, run: Run) -> tuple[Done, object]:
     """Run a step that nothing befalls; return the run, and what it left."""
     with step.ready(copy_world(original, world)) as words:
@@ -92,6 +100,7 @@ def test_a_command_that_reads_is_never_content_with_less(
     with step.ready(world) as words:
         turn = [*READING].index(name)
         for fault in faults(words, world, turn=turn, env=environment(world)):
+            clear_temporary(world)
             done = fail(words, fault, world, env=environment(world))
             if done.returncode == step.code and answer(done.stdout) == answer(whole.stdout):
                 continue  # what failed was no loss
