@@ -321,6 +321,17 @@ FAULTS = (
         RESCUE,
     ),
     Fault(
+        "a shard is read without a file whose link has gone",
+        "shardtool/influxdb/engines.py",
+        (
+            (
+                "            _require_links(links, names)\n            yield reader\n",
+                "            yield reader\n",
+            ),
+        ),
+        "tests/real/engines/test_engines_links.py",
+    ),
+    Fault(
         "the marker goes before the shard has left its place",
         EXECUTE,
         (

@@ -18,6 +18,7 @@ from fixtures import wal as encoder
 from fixtures.build import WRITTEN_AT
 from fixtures.encode import Row, Value, field_value, message, microseconds
 from fixtures.wal import Point, Request
+from shardtool.errors import ShardtoolError
 from shardtool.upgrade import wal_only
 from shardtool.upgrade.wal_only import Gap, Shards, Target, WalOnly, compare
 
@@ -233,3 +234,9 @@ def test_a_log_that_the_snapshot_does_not_have_was_begun_after_it(node: Node) ->
         shards = Shards(node.wal, node.shard_db, node.shard_db_v2, {}, snapshotted=known)
         with tempfile.TemporaryDirectory() as scratch:
             assert compare(shards, Path(scratch), lambda told: None).after_snapshot == later
+
+
+def test_a_log_that_can_not_be_read_is_named() -> None:
+    unreadable = Path("/proc/self/mem")  # an error of the read, not of the opening
+    with pytest.raises(ShardtoolError, match=r"^/proc/self/mem: expected .*output error"):
+        wal_only._length_without_zeros(unreadable, 0)
