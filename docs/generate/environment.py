@@ -17,8 +17,8 @@ MEANINGS = {
     "one",
     "SHARDTOOL_PASSWORD": "the password of the cluster admin",
     "SHARDTOOL_PASSWORD_FILE": "a file that holds that password; --password-file goes before both",
-    "TMPDIR": "where temporary files are, instead of /dev/shm (links to shards' files), /tmp (lost "
-    "values) and /var/tmp (snapshots for and from s3://)",
+    "TMPDIR": "where temporary files are, instead of /dev/shm or /tmp (links to shards' files), "
+    "/tmp (lost values) and /var/tmp (snapshots for and from s3://)",
     "AWS_ACCESS_KEY_ID": "for s3://: the key, with AWS_SECRET_ACCESS_KEY",
     "AWS_SECRET_ACCESS_KEY": "for s3://: the key's secret",
     "AWS_SESSION_TOKEN": "for s3://: the token of a temporary key",

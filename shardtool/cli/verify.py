@@ -31,10 +31,11 @@ DESCRIPTION = """\
 Reads each value of the old shards and looks for it in the new ones, byte for
 byte, and says what is missing and why. A value is one column of one point.
 Reads from disk alone, through links: the shards' own directories stay as they
-are. Links are in /dev/shm where it has room, or in TMPDIR if that is set. A
-server may run meanwhile, but for lmdb shards, which it must not have open. What
-was proven is kept as a receipt in db/.shardtool/proofs, which holds as long as
-both sides, and what raft knows of them, are unchanged."""
+are. Links are in /dev/shm (of root and system users, where it has room), else
+in /tmp; TMPDIR names another place. A server may run meanwhile, but for lmdb
+shards, which it must not have open. What was proven is kept as a receipt in
+db/.shardtool/proofs, which holds as long as both sides, and what raft knows of
+them, are unchanged."""
 
 EPILOG = """\
 causes of a loss:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from shardtool.errors import ShardtoolError, placed
-from shardtool.proof.scratch import childs_directory, directory_for_links
+from shardtool.proof.scratch import childs_directory, directory_for_links, place_of_spools
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _READERS = ("rocksdict", "re2")
@@ -123,7 +123,8 @@ class Children(Generic[Item, Answer]):
         except ShardtoolError as error:
             message = "error", str(error)
         except OSError as error:
-            message = "error", placed(error)
+            # Links, shards and logs have errors of their own: what has no path is of a spool.
+            message = "error", placed(error, place_of_spools())
         writer.send(message)
 
     def _listen(self, connection: Connection) -> Answer | Died | ShardtoolError | None:

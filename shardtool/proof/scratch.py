@@ -111,10 +111,23 @@ class SpoolFile(tempfile.SpooledTemporaryFile[bytes]):
         except OSError as error:
             raise _no_room_for_spool(error) from None
 
+    def close(self) -> None:
+        """Close it; what could not be written was told before, and goes."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+def place_of_spools() -> str:
+    """Return the directory of temporary files, or these words where there is none."""
+    try:
+        return tempfile.gettempdir()
+    except OSError:
+        return "temporary files"
+
 
 def _no_room_for_spool(error: OSError) -> ShardtoolError:
     return ShardtoolError(
-        f"{tempfile.gettempdir()}: expected room for values that are lost, found: "
+        f"{place_of_spools()}: expected room for values that are lost, found: "
         f"{reason_of(error)}; set TMPDIR to a directory with more"
     )
 
@@ -128,14 +141,13 @@ def scratch_directory() -> Iterator[Path]:
         ShardtoolError: it can't be made.
     """
     with contextlib.ExitStack() as stack:
-        parent = "temporary files"
         try:
             parent = tempfile.gettempdir()
             _sweep(Path(parent))
             path = _made_and_locked(Path(parent), stack)
         except OSError as error:
             raise ShardtoolError(
-                f"{parent}: expected a directory that can be written, "
+                f"{place_of_spools()}: expected a directory that can be written, "
                 f"found: {reason_of(error)}; set TMPDIR to one"
             ) from None
         yield path

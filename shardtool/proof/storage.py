@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import NamedTuple
 
 from shardtool.influxdb.catalogue import Catalogue, ShardRange
@@ -94,10 +95,18 @@ class NewStorage:
     def __enter__(self) -> NewStorage:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        every = contextlib.ExitStack()
         for stack, _ in self._open.values():
-            stack.close()
+            every.push(stack)
         self._open.clear()
+        # An error may be of links that have gone: then a shard's own end says so.
+        every.__exit__(kind, error, trace)
 
     def place_of(self, name: Name) -> Place:
         """Return where 0.8 looks for a column."""

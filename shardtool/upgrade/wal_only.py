@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from shardtool.errors import ShardtoolError, reason_of
+from shardtool.errors import reason_of
 from shardtool.influxdb import messages
 from shardtool.influxdb.engines import EngineError, Reader, open_shard
 from shardtool.influxdb.keys import COLUMN_INDEX, new_column_id, time_bytes
@@ -426,8 +426,10 @@ def _length_without_zeros(log: Path, offset: int) -> int:
                 if stripped := len(chunk.rstrip(b"\0")):
                     length = at + stripped
                 at += len(chunk)
+    except FileNotFoundError:
+        raise  # a running server is done with it
     except OSError as error:  # of a read it has no path
-        raise ShardtoolError(f"{log}: expected to read it, found: {reason_of(error)}") from None
+        raise WalError(f"{log}: expected to read it, found: {reason_of(error)}") from None
     return length
 
 

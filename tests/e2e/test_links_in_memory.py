@@ -63,9 +63,10 @@ class Memory:
 def memory() -> Iterator[Memory]:
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         lacking("a mount namespace (unshare, as root)")
-    if psutil.virtual_memory().available < len(os.sched_getaffinity(0)) << 30:
-        lacking("a GiB of free memory for each core")
-    script = "mount -t tmpfs none /dev/shm && echo ready && exec sleep infinity"
+    # Without limits: half of a small machine's memory would be too few inodes.
+    script = (
+        "mount -t tmpfs -o size=0,nr_inodes=0 none /dev/shm && echo ready && exec sleep infinity"
+    )
     with subprocess.Popen(
         ["unshare", "--mount", "sh", "-c", script], stdout=subprocess.PIPE, text=True
     ) as holder:
@@ -76,6 +77,12 @@ def memory() -> Iterator[Memory]:
             yield Memory(("nsenter", f"--mount={inside}/ns/mnt"), inside / "root/dev/shm")
         finally:
             holder.kill()
+
+
+@pytest.fixture(autouse=True)
+def enough() -> None:
+    if psutil.virtual_memory().available < len(os.sched_getaffinity(0)) << 30:
+        lacking("a GiB of free memory for each core")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from fixtures import wal as encoder
 from fixtures.build import WRITTEN_AT
 from fixtures.encode import Row, Value, field_value, message, microseconds
 from fixtures.wal import Point, Request
-from shardtool.errors import ShardtoolError
+from shardtool.influxdb.wal import WalError
 from shardtool.upgrade import wal_only
 from shardtool.upgrade.wal_only import Gap, Shards, Target, WalOnly, compare
 
@@ -238,5 +238,23 @@ def test_a_log_that_the_snapshot_does_not_have_was_begun_after_it(node: Node) ->
 
 def test_a_log_that_can_not_be_read_is_named() -> None:
     unreadable = Path("/proc/self/mem")  # an error of the read, not of the opening
-    with pytest.raises(ShardtoolError, match=r"^/proc/self/mem: expected .*output error"):
+    with pytest.raises(WalError, match=r"^/proc/self/mem: expected .*output error"):
         wal_only._length_without_zeros(unreadable, 0)
+
+
+def test_a_log_that_a_server_removes_before_its_end_is_looked_at_is_done_with(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(node, [request(1, 2)])
+    with (node.wal / "log.1").open("ab") as file:
+        file.write(b"torn")
+    length = wal_only._length_without_zeros
+
+    def removed(log: Path, offset: int) -> int:
+        log.unlink()
+        return length(log, offset)
+
+    monkeypatch.setattr(wal_only, "_length_without_zeros", removed)
+    shards = Shards(node.wal, node.shard_db, node.shard_db_v2, {}, owners={2: (1,)})
+    with tempfile.TemporaryDirectory() as scratch:
+        assert compare(shards, Path(scratch), lambda told: None).problem == ""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
+import gc
 import os
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -192,14 +193,21 @@ def test_a_spool_that_does_not_fit_is_told_what_to_do(
             spool.write(b"x")
 
 
-def test_a_spool_whose_last_bytes_do_not_fit_is_told_what_to_do(temporary: Path) -> None:
+def test_a_spool_whose_last_bytes_do_not_fit_is_told_what_to_do(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = f"^{temporary}: expected room for values .*No space.*; set TMPDIR to a directory"
+    ignored: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
     spool = SpoolFile()
-    # What it writes to once it is large; that can't be closed well either.
-    with contextlib.suppress(OSError), open("/dev/full", "w+b") as spool._file:
-        spool.write(b"x")
-        with pytest.raises(ShardtoolError, match=words):
-            spool.seek(0)
+    spool._file = Path("/dev/full").open("w+b")  # noqa: SIM115  what it writes to once it is large
+    spool.write(b"x")
+    with pytest.raises(ShardtoolError, match=words):
+        spool.seek(0)
+    spool.close()  # as its end does, where an error would be a traceback
+    del spool
+    gc.collect()
+    assert ignored == []
 
 
 # -- what killed runs left --

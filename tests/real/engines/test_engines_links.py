@@ -11,7 +11,11 @@ import pytest
 from shardtool.errors import ShardtoolError
 from shardtool.influxdb import engines
 from shardtool.influxdb.engines import EngineError, open_shard
+from shardtool.influxdb.model import Catalogue, Dropped
+from shardtool.proof.storage import LocalShard, NewStorage
 from tests.real.engines.world import KINDS
+
+EMPTY = Catalogue(frozenset(), {}, {}, (), (), None, Dropped())
 
 
 def told_of_links(shard: Path, engine: str, scratch: Path) -> str:
@@ -69,3 +73,16 @@ def test_what_can_not_be_read_is_the_shards_fault_only_while_its_links_are_there
                 link.unlink()
         raise EngineError("a table can't be read")
     assert isinstance(caught.value, EngineError) is not is_gone
+
+
+def test_links_of_a_new_shard_that_have_gone_are_told_by_the_storage_that_holds_it_open(
+    log: Path, tmp_path: Path
+) -> None:
+    storage = NewStorage(EMPTY, {"00001": LocalShard(log, "leveldb")}, tmp_path)
+    with pytest.raises(ShardtoolError) as caught, storage:
+        storage.cursor("00001")
+        for link in tmp_path.glob("*/CURRENT"):
+            link.unlink()
+        raise EngineError("a table can't be read")
+    assert "something else removes files there" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
