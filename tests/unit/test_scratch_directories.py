@@ -200,7 +200,8 @@ def test_a_spool_whose_last_bytes_do_not_fit_is_told_what_to_do(
     ignored: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", ignored.append)
     spool = SpoolFile()
-    spool._file = Path("/dev/full").open("w+b")  # noqa: SIM115  what it writes to once it is large
+    # What it writes to once it is large.
+    spool._file = os.fdopen(os.open("/dev/full", os.O_RDWR), "w+b")
     spool.write(b"x")
     with pytest.raises(ShardtoolError, match=words):
         spool.seek(0)
